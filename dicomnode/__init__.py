@@ -1,0 +1,63 @@
+"""A DICOM node on Twisted.
+
+The public names, and where they are at home; ``docs/architecture`` has the picture:
+
+- :mod:`dicomnode.acceptor`: associations requested of us, and who may request them;
+- :mod:`dicomnode.services`: what is performed on them;
+- :mod:`dicomnode.filestore`: where instances are kept;
+- :mod:`dicomnode.interfaces`: what a third party can implement instead;
+- :mod:`dicomnode.observers`, :mod:`dicomnode.events`: what can be seen of it all;
+- :mod:`dicomnode.core`: the protocol without I/O, for other loops, and for the curious.
+"""
+
+from dicomnode.acceptor import AcceptAny, Acceptor, All, CalledAETitle
+from dicomnode.core.command import Status
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationLost,
+    AssociationRejected,
+    DicomNodeError,
+    LocalProtocolError,
+    OperationFailed,
+)
+from dicomnode.filestore import FileStorage
+from dicomnode.implementation import __version__
+from dicomnode.interfaces import (
+    IAssociation,
+    IAssociationPolicy,
+    IInstanceWriter,
+    Instance,
+    IOperation,
+    IService,
+    IStorage,
+)
+from dicomnode.protocol import AssociationProtocol, Timeouts
+from dicomnode.services import Discard, Storage, Verification
+
+__all__ = [
+    "AcceptAny",
+    "Acceptor",
+    "All",
+    "AssociationAborted",
+    "AssociationLost",
+    "AssociationProtocol",
+    "AssociationRejected",
+    "CalledAETitle",
+    "DicomNodeError",
+    "Discard",
+    "FileStorage",
+    "IAssociation",
+    "IAssociationPolicy",
+    "IInstanceWriter",
+    "IOperation",
+    "IService",
+    "IStorage",
+    "Instance",
+    "LocalProtocolError",
+    "OperationFailed",
+    "Status",
+    "Storage",
+    "Timeouts",
+    "Verification",
+    "__version__",
+]

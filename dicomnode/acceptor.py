@@ -1,0 +1,167 @@
+"""They associate with us: the factory of associations that are requested of us, and stock policies."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from itertools import count
+from typing import cast
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory
+from zope.interface import implementer
+
+from dicomnode import events
+from dicomnode.core.association import Association
+from dicomnode.core.items import UserInformation
+from dicomnode.core.machine import Role
+from dicomnode.core.negotiation import answer
+from dicomnode.core.pdu import APPLICATION_CONTEXT, AssociateAC, AssociateRQ
+from dicomnode.errors import AssociationRejected
+from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.interfaces import IAssociationPolicy, IService
+from dicomnode.protocol import AssociationProtocol, Timeouts
+
+
+@implementer(IAssociationPolicy)
+class AcceptAny:
+    """Accepts everyone."""
+
+    def consider(self, request: AssociateRQ, peer: IAddress) -> None:
+        """Accept."""
+
+
+@implementer(IAssociationPolicy)
+class CalledAETitle:
+    """Accepts who calls us by our name.
+
+    The others are refused with *Called AE Title not recognized* (PS3.8 Table 9-21).
+    """
+
+    def __init__(self, ae_title: str) -> None:
+        self._ae_title = ae_title
+
+    def consider(self, request: AssociateRQ, peer: IAddress) -> None:
+        if request.called_ae_title != self._ae_title:
+            why = f"it calls {request.called_ae_title}, and we are {self._ae_title}"
+            raise AssociationRejected(1, 1, 7, why)
+
+
+@implementer(IAssociationPolicy)
+class All:
+    """Accepts whom all of several policies accept, which are asked one after the other."""
+
+    def __init__(self, *policies: IAssociationPolicy) -> None:
+        self._policies = policies
+
+    async def _ask(self, request: AssociateRQ, peer: IAddress) -> None:
+        for policy in self._policies:
+            await maybeDeferred(policy.consider, request, peer)
+
+    def consider(self, request: AssociateRQ, peer: IAddress) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._ask(request, peer))
+
+
+class Acceptor(Factory):
+    """Accepts associations, and lets services perform what is asked on them.
+
+    :param reactor: its clock; listening is the business of an endpoint.
+    :param services: what is served. Where two serve an abstract syntax, the first does.
+    :param policy: who may associate.
+    :param max_length: of a P-DATA-TF that we accept, in octets; 0 is no limit.
+    :param timeouts: how long peers may be silent.
+    :param observe: is told of everything.
+    :param trace: tell it of each step of the protocol machine, too.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        services: Sequence[IService],
+        *,
+        policy: IAssociationPolicy | None = None,
+        max_length: int = 16382,
+        timeouts: Timeouts = Timeouts(),
+        observe: events.Observer = events.ignore,
+        trace: bool = False,
+    ) -> None:
+        self._reactor = reactor
+        self._services = services
+        self._policy = AcceptAny() if policy is None else policy
+        self._max_length = max_length
+        self._timeouts = timeouts
+        self._observe = observe
+        self._trace = trace
+        # ChainMap asks for mappings that could be changed, and changes only the first, if told to.
+        contexts = [cast(MutableMapping[str, Sequence[str]], service.contexts) for service in services]
+        self._offered: Mapping[str, Sequence[str]] = ChainMap(*contexts)
+        self._information = UserInformation(
+            max_length=max_length,
+            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+        )
+        self._numbers = count(1)
+        self._draining = False
+        self._drained: Deferred[None] = Deferred()
+        #: those whose transport connection is open
+        self.associations: set[AssociationProtocol] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol | None:
+        if self._draining:
+            return None
+        association = AssociationProtocol(
+            Association(Role.ACCEPTOR, max_length=self._max_length),
+            clock=self._reactor,
+            service_for=self._service_for,
+            consider=self._consider,
+            closed=self._closed,
+            timeouts=self._timeouts,
+            observe=self._observe,
+            trace=self._trace,
+            number=next(self._numbers),
+        )
+        association.factory = self
+        self.associations.add(association)
+        return association
+
+    def drain(self, grace: float) -> Deferred[None]:
+        """Accept no one any more, answer what is in flight, then abort: every peer is told.
+
+        :param grace: how long that may take, in seconds; what is unanswered then is aborted, too.
+        :return: fires when the last transport connection is closed.
+        """
+        self._draining = True
+        for association in list(self.associations):
+            association.drain()
+        if not self.associations:
+            return succeed(None)
+        patience = self._reactor.callLater(grace, self._stop)
+        self._drained.addCallback(lambda _: patience.cancel() if patience.active() else None)
+        return self._drained
+
+    def _stop(self) -> None:
+        for association in list(self.associations):
+            association.stop()
+
+    def _closed(self, association: AssociationProtocol) -> None:
+        self.associations.discard(association)
+        if self._draining and not self.associations:
+            self._drained.callback(None)
+
+    def _consider(self, association: AssociationProtocol, request: AssociateRQ) -> Deferred[AssociateAC]:
+        return Deferred.fromCoroutine(self._ask(association, request))
+
+    async def _ask(self, association: AssociationProtocol, request: AssociateRQ) -> AssociateAC:
+        if request.application_context != APPLICATION_CONTEXT:
+            raise AssociationRejected(1, 1, 2, "the Application Context Name is not DICOM's")
+        await maybeDeferred(self._policy.consider, request, association.peer)
+        return answer(request, self._offered, self._information)
+
+    def _service_for(self, abstract_syntax: str) -> IService | None:
+        for service in self._services:
+            if abstract_syntax in service.contexts:
+                return service
+        return None

@@ -1,0 +1,389 @@
+"""One association, from the transport connection to its end, without I/O.
+
+It drives the machine of PS3.8 9.2, reads PDUs, and reassembles DIMSE messages (PS3.7 6.3, PS3.8
+Annex E): their command sets whole, their data sets not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dicomnode.core import command as dimse
+from dicomnode.core.machine import ACTIONS, ARTIM_STATES, TRANSITIONS, Effect, Event, Role, State, step
+from dicomnode.core.negotiation import PresentationContext, agreed
+from dicomnode.core.pdu import (
+    ABORT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    ASSOCIATE_RQ,
+    INVALID_PDU_PARAMETER_VALUE,
+    P_DATA_TF,
+    PDUS,
+    PDV_HEADER,
+    RELEASE_RP,
+    RELEASE_RQ,
+    SERVICE_PROVIDER,
+    SERVICE_USER,
+    UNEXPECTED_PDU,
+    UNEXPECTED_PDU_PARAMETER,
+    Abort,
+    AssociateAC,
+    AssociateRJ,
+    AssociateRQ,
+    ReleaseRP,
+    ReleaseRQ,
+    p_data_tf,
+)
+from dicomnode.core.stream import PDUBody, PDUHeader, PDUReader, PDVFragment
+from dicomnode.errors import InvalidCommand, InvalidPDU, LocalProtocolError
+
+_EVENT_OF = {
+    ASSOCIATE_RQ: Event.ASSOCIATE_RQ,
+    ASSOCIATE_AC: Event.ASSOCIATE_AC,
+    ASSOCIATE_RJ: Event.ASSOCIATE_RJ,
+    P_DATA_TF: Event.P_DATA_TF,
+    RELEASE_RQ: Event.RELEASE_RQ,
+    RELEASE_RP: Event.RELEASE_RP,
+    ABORT: Event.ABORT,
+}
+
+#: What we send in one P-DATA-TF when the peer sets no limit, in octets.
+_UNLIMITED = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRequested:
+    """A-ASSOCIATE indication: the peer asks for an association. Answer with accept or reject."""
+
+    request: AssociateRQ
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRefused:
+    """The service provider has refused the peer's request itself: there is nothing to answer.
+
+    It does so for the one thing that PS3.8 9.3.4 lets it judge: a protocol version without bit 0.
+    """
+
+    request: AssociateRQ
+    rejection: AssociateRJ
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateConfirmed:
+    """A-ASSOCIATE confirmation: the peer has answered."""
+
+    answer: AssociateAC | AssociateRJ
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A command set is complete. If a data set follows, its fragments are the next indications."""
+
+    context: PresentationContext
+    command: dimse.Command
+    has_data_set: bool
+
+
+@dataclass(slots=True)
+class DataSetFragment:
+    """A part of the data set of the message received last."""
+
+    data: memoryview  #: of what the transport delivered; it is valid as long as it is kept
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequested:
+    """A-RELEASE indication: the peer has no more to ask. Answer with respond_release."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseConfirmed:
+    """A-RELEASE confirmation: the association has ended in good order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """A-ABORT or A-P-ABORT indication: the association has ended (PS3.8 7.3, 7.4).
+
+    It is indicated, too, when the transport connection is given up before there was one (AA-1).
+    """
+
+    source: int  #: 0 the peer's service user, 2 a service provider
+    reason: int  #: significant when the source is the provider
+    by_peer: bool  #: an A-ABORT was received; otherwise we sent one, or the transport went away
+    why: str = ""  #: in words, when it was us who found fault
+
+
+Indication: TypeAlias = (
+    AssociateRequested
+    | AssociateRefused
+    | AssociateConfirmed
+    | MessageReceived
+    | DataSetFragment
+    | ReleaseRequested
+    | ReleaseConfirmed
+    | Aborted
+)
+
+
+class Association:
+    """One association, driven by three: the local user's primitives, received octets, ARTIM.
+
+    A primitive that the state forbids raises :class:`LocalProtocolError`. A PDU that it forbids
+    does not: it ends in an A-ABORT to send and an :class:`Aborted` to be indicated.
+
+    :param role: whether we ask for the association or are asked.
+    :param max_length: the maximum length that we announce and hold the peer to, in octets; 0 is no limit.
+    :param trace: is called with (state, event, action, next state) at each step of the machine.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        max_length: int = 16382,
+        trace: Callable[[State, Event, str, State], None] | None = None,
+    ) -> None:
+        self.role = role
+        self.state = State.STA1
+        self.max_length = max_length
+        #: the presentation contexts agreed upon, by id
+        self.contexts: dict[int, PresentationContext] = {}
+        self.trace = trace
+        self._reader = PDUReader(max_length)
+        self._to_send: list[bytes] = []
+        self._request: AssociateRQ | None = None
+        self._fragment_limit = 0  # octets of a PDV's fragment that the peer accepts
+        # The message being received: what has come of its command set, and on which context;
+        # then the context on which its data set is to follow.
+        self._command_set: bytearray | None = None
+        self._command_set_context = 0
+        self._data_set_context: int | None = None
+
+    # What the shell compares with the world
+
+    @property
+    def artim_running(self) -> bool:
+        """Is ARTIM to run? It does in Sta2 and Sta13."""
+        return self.state in ARTIM_STATES
+
+    @property
+    def in_message(self) -> bool:
+        """Has a message begun whose end has not come?"""
+        return self._command_set is not None or self._data_set_context is not None
+
+    @property
+    def in_pdu(self) -> bool:
+        """Has a PDU begun whose end has not come?"""
+        return self._reader.in_pdu
+
+    def data_to_send(self) -> list[bytes]:
+        """Return, and forget, what the transport is to write."""
+        data, self._to_send = self._to_send, []
+        return data
+
+    # The transport
+
+    def transport_opened(self) -> None:
+        """The transport connection is there: indicated to an acceptor, confirmed to a requestor."""
+        if self.role is Role.ACCEPTOR:
+            self._step(Event.TRANSPORT_INDICATION)
+        else:
+            self._step(Event.TRANSPORT_OPENED)
+            assert self._request is not None  # Sta4 is entered by request() alone
+            self._to_send.append(self._request.encode())
+
+    def transport_closed(self) -> Iterator[Indication]:
+        """The transport connection is gone. Yields :class:`Aborted` if an association went with it."""
+        if self.state is not State.STA1 and self._step(Event.TRANSPORT_CLOSED) & Effect.P_ABORT:
+            yield Aborted(SERVICE_PROVIDER, 0, by_peer=False, why="the transport connection was closed")
+
+    def artim_expired(self) -> None:
+        """ARTIM has expired: the transport connection is to be closed (AA-2)."""
+        self._step(Event.ARTIM_EXPIRED)
+
+    def receive(self, data: bytes) -> Iterator[Indication]:
+        """Yield what ``data`` indicates, each thing before the next octet is looked at.
+
+        So accepting, aborting or releasing in answer to one governs how the next is read.
+        """
+        for item in self._reader.feed(data):
+            if self.state is State.STA1:
+                return  # the connection is to be closed: what is behind has no one to go to
+            if isinstance(item, PDVFragment):
+                yield from self._pdv_fragment(item)
+            elif isinstance(item, PDUHeader):
+                yield from self._pdu_header(item)
+            elif isinstance(item, PDUBody):
+                yield from self._pdu_body(item)
+            else:
+                yield from self._refuse(Event.INVALID_PDU, item.reason, str(item))
+
+    def _pdu_header(self, header: PDUHeader) -> Iterator[Indication]:
+        """Judge a PDU by its type and the state, before its length is waited for."""
+        event = _EVENT_OF[header.pdu_type]
+        effect = ACTIONS[TRANSITIONS[event, self.state]][0]
+        if event is Event.P_DATA_TF and effect & Effect.INDICATE:
+            self._step(event)
+        elif not effect & Effect.INDICATE:
+            name = event.name.replace("_", "-")
+            yield from self._refuse(event, UNEXPECTED_PDU, f"{name} received in {self.state.name.title()}")
+
+    def _pdu_body(self, item: PDUBody) -> Iterator[Indication]:
+        try:
+            pdu = PDUS[item.pdu_type].decode(item.data)
+        except InvalidPDU as error:
+            yield from self._refuse(Event.INVALID_PDU, error.reason, str(error))
+            return
+        event = _EVENT_OF[item.pdu_type]
+        # The local user may have acted since the header was judged: the table is asked again.
+        if not ACTIONS[TRANSITIONS[event, self.state]][0] & Effect.INDICATE:
+            yield from self._refuse(event, UNEXPECTED_PDU, f"{event.name} after a local primitive")
+            return
+        self._step(event)
+        if isinstance(pdu, AssociateRQ):
+            self._request = pdu
+            if pdu.protocol_version & 1:
+                yield AssociateRequested(pdu)
+            else:
+                # The other branch of AE-6: the same PDU, and the same final state, as Evt8's.
+                self.reject(1, 2, 2)
+                yield AssociateRefused(pdu, AssociateRJ(1, 2, 2))
+        elif isinstance(pdu, AssociateAC):
+            assert self._request is not None  # Sta5 is entered by request() alone
+            self._agree(self._request, pdu, pdu.user_information.max_length)
+            yield AssociateConfirmed(pdu)
+        elif isinstance(pdu, AssociateRJ):
+            yield AssociateConfirmed(pdu)
+        elif isinstance(pdu, ReleaseRQ):
+            yield ReleaseRequested()
+        elif isinstance(pdu, ReleaseRP):
+            yield ReleaseConfirmed()
+        else:
+            yield Aborted(pdu.source, pdu.reason, by_peer=True)
+
+    def _pdv_fragment(self, fragment: PDVFragment) -> Iterator[Indication]:
+        context = self.contexts.get(fragment.context_id)
+        ends = fragment.is_last and fragment.ends_pdv
+        if context is None:
+            why = f"presentation context {fragment.context_id} was not accepted"
+            yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, why)
+        elif not fragment.is_command:
+            if self._data_set_context != context.id:
+                why = "a data set fragment that no command set announced"
+                yield from self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
+                return
+            if ends:
+                self._data_set_context = None
+            if ends or fragment.data:
+                yield DataSetFragment(fragment.data, ends)
+        else:
+            if self._command_set is None:
+                self._command_set = bytearray()
+                self._command_set_context = context.id
+            # A message's fragments come one after the other, on its own context (PS3.8 E.1).
+            if self._data_set_context is not None or self._command_set_context != context.id:
+                why = "a command set fragment inside another message"
+                yield from self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
+            elif len(self._command_set) + len(fragment.data) > dimse.LIMIT:
+                why = "a command set is longer than 64 KiB"
+                yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, why)
+            else:
+                self._command_set += fragment.data
+                if ends:
+                    yield from self._command_set_complete(context)
+
+    def _command_set_complete(self, context: PresentationContext) -> Iterator[Indication]:
+        octets, self._command_set = self._command_set, None
+        assert octets is not None
+        try:
+            command, has_data_set = dimse.decode(octets)
+        except InvalidCommand as error:
+            yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, str(error))
+            return
+        if has_data_set:
+            self._data_set_context = context.id
+        yield MessageReceived(context, command, has_data_set)
+
+    def _refuse(self, event: Event, reason: int, why: str) -> Iterator[Indication]:
+        """Play an event by which they broke the protocol."""
+        before = self.state
+        effect = self._step(event, reason)
+        if effect & Effect.ABORT and before is not State.STA13:
+            source = SERVICE_PROVIDER if effect & Effect.P_ABORT else SERVICE_USER
+            yield Aborted(source, reason, by_peer=False, why=why)
+
+    # The local user
+
+    def request(self, request: AssociateRQ) -> None:
+        """A-ASSOCIATE request: open the transport connection, then tell :meth:`transport_opened`."""
+        self._step(Event.ASSOCIATE_REQUEST)
+        self._request = request
+
+    def accept(self, answer: AssociateAC) -> None:
+        """A-ASSOCIATE response: accepted."""
+        self._step(Event.ASSOCIATE_ACCEPT)
+        assert self._request is not None  # Sta3 is entered with a request
+        self._agree(self._request, answer, self._request.user_information.max_length)
+        self._to_send.append(answer.encode())
+
+    def reject(self, result: int, source: int, reason: int) -> None:
+        """A-ASSOCIATE response: rejected, with the codes of PS3.8 Table 9-21."""
+        self._step(Event.ASSOCIATE_REJECT)
+        self._to_send.append(AssociateRJ(result, source, reason).encode())
+
+    def send_command(self, context_id: int, command: dimse.Command, has_data_set: bool = False) -> None:
+        """P-DATA request: a command set, whole."""
+        self._send(context_id, True, dimse.encode(command, has_data_set), last=True)
+
+    def send_data_set(self, context_id: int, fragment: bytes, last: bool) -> None:
+        """P-DATA request: a part of a data set. It is cut to the maximum that the peer accepts."""
+        self._send(context_id, False, fragment, last)
+
+    def request_release(self) -> None:
+        """A-RELEASE request."""
+        self._step(Event.RELEASE_REQUEST)
+        self._to_send.append(ReleaseRQ().encode())
+
+    def respond_release(self) -> None:
+        """A-RELEASE response."""
+        self._step(Event.RELEASE_RESPONSE)
+        self._to_send.append(ReleaseRP().encode())
+
+    def abort(self) -> None:
+        """A-ABORT request."""
+        self._step(Event.ABORT_REQUEST)
+
+    # What they have in common
+
+    def _agree(self, request: AssociateRQ, accept: AssociateAC, max_length: int | None) -> None:
+        self.contexts = agreed(request, accept)
+        # The maximum length counts the PDV's header (PS3.8 D.1). One too small for any fragment is
+        # overstepped by an octet, for else nothing could be answered.
+        self._fragment_limit = max((max_length or _UNLIMITED) - PDV_HEADER.size, 1)
+
+    def _send(self, context_id: int, is_command: bool, data: bytes, last: bool) -> None:
+        self._step(Event.P_DATA_REQUEST)
+        limit = self._fragment_limit
+        for start in range(0, len(data) or 1, limit):
+            ends = last and start + limit >= len(data)
+            self._to_send.append(p_data_tf(context_id, is_command, ends, data[start : start + limit]))
+
+    def _step(self, event: Event, reason: int = 0) -> Effect:
+        before = self.state
+        try:
+            action, effect, self.state = step(before, event, self.role)
+        except KeyError:
+            raise LocalProtocolError(f"{event.name} in {before.name.title()}") from None
+        if self.trace is not None:
+            self.trace(before, event, action, self.state)
+        if effect & Effect.ABORT:
+            abort = Abort() if action == "AA-1" else Abort(SERVICE_PROVIDER, reason)
+            self._to_send.append(abort.encode())
+        if self.state is State.STA13:
+            self._reader.skip()
+        return effect

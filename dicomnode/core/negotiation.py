@@ -1,0 +1,75 @@
+"""Which presentation contexts, and why not (PS3.8 7.1.1.13, 9.3.3.2). Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dicomnode.core.items import UserInformation
+from dicomnode.core.pdu import (
+    ABSTRACT_SYNTAX_NOT_SUPPORTED,
+    ACCEPTANCE,
+    TRANSFER_SYNTAXES_NOT_SUPPORTED,
+    AnsweredContext,
+    AssociateAC,
+    AssociateRQ,
+    ProposedContext,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PresentationContext:
+    """A presentation context that both ends have agreed upon."""
+
+    id: int
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+def answer(
+    request: AssociateRQ, offered: Mapping[str, Sequence[str]], information: UserInformation
+) -> AssociateAC:
+    """Accept an association, and each of its contexts that we can.
+
+    The contexts are answered in the order in which they were proposed. The transfer syntax is the
+    first of ours that was proposed too: the order of a proposal has no meaning (PS3.8 9.3.2.2).
+
+    :param offered: the transfer syntaxes that we take for an abstract syntax, preferred first.
+    :param information: what we say about ourselves.
+    """
+    return AssociateAC(
+        called_ae_title=request.called_ae_title,
+        calling_ae_title=request.calling_ae_title,
+        contexts=tuple(_answer_context(context, offered) for context in request.contexts),
+        user_information=information,
+        echo=request.echo,
+    )
+
+
+def _answer_context(proposed: ProposedContext, offered: Mapping[str, Sequence[str]]) -> AnsweredContext:
+    ours = offered.get(proposed.abstract_syntax)
+    first = proposed.transfer_syntaxes[0]
+    if ours is None:
+        return AnsweredContext(proposed.id, ABSTRACT_SYNTAX_NOT_SUPPORTED, first)
+    theirs = frozenset(proposed.transfer_syntaxes)
+    for transfer_syntax in ours:
+        if transfer_syntax in theirs:
+            return AnsweredContext(proposed.id, ACCEPTANCE, transfer_syntax)
+    return AnsweredContext(proposed.id, TRANSFER_SYNTAXES_NOT_SUPPORTED, first)
+
+
+def agreed(request: AssociateRQ, accept: AssociateAC) -> dict[int, PresentationContext]:
+    """Return the contexts that were proposed and accepted, by their ids.
+
+    An acceptance of what was not proposed is no agreement, and left out.
+    """
+    proposed = {context.id: context for context in request.contexts}
+    return {
+        context.id: PresentationContext(
+            context.id, proposed[context.id].abstract_syntax, context.transfer_syntax
+        )
+        for context in accept.contexts
+        if context.result == ACCEPTANCE
+        and context.id in proposed
+        and context.transfer_syntax in proposed[context.id].transfer_syntaxes
+    }

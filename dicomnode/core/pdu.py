@@ -1,0 +1,296 @@
+"""The PDUs of PS3.8 9.3 and their items, as values that ``encode`` and ``decode``.
+
+``encode`` gives a whole PDU, its six octet header included; ``decode`` takes what follows that
+header. P-DATA-TF is not here: on its way in it is fragments (:mod:`dicomnode.core.stream`), on its
+way out a header (:func:`p_data_tf`).
+
+What PS3.8 9.3.1 asks of a receiver holds throughout: items that are not recognised are ignored,
+reserved fields are not tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from struct import Struct, error
+from typing import Any, ClassVar, TypeAlias
+
+from dicomnode.core.items import UserInformation, encode_item, read_items, read_uid
+from dicomnode.errors import InvalidPDU
+
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  #: the DICOM Application Context Name (PS3.7 A.2.1)
+
+#: PDU type, reserved, length of what follows.
+HEADER = Struct(">BxI")
+#: Protocol version, reserved, and the 64 octets that an acceptor echoes: see AssociateRQ.echo.
+_ASSOCIATE = Struct(">Hxx64s")
+#: Reserved, and three octets that only A-ASSOCIATE-RJ and A-ABORT give a meaning.
+_FOUR = Struct(">xBBB")
+#: Length of a PDV item, presentation context id, message control header (PS3.8 Table 9-23, E.2).
+PDV_HEADER = Struct(">IBB")
+
+# PDU types
+ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
+
+# Result/Reason of an answered presentation context (PS3.8 Table 9-18)
+ACCEPTANCE = 0
+USER_REJECTION = 1
+NO_REASON = 2
+ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
+
+# Reason of an A-ABORT by the service provider (PS3.8 Table 9-26)
+REASON_NOT_SPECIFIED = 0
+UNRECOGNIZED_PDU = 1
+UNEXPECTED_PDU = 2
+UNRECOGNIZED_PDU_PARAMETER = 4
+UNEXPECTED_PDU_PARAMETER = 5
+INVALID_PDU_PARAMETER_VALUE = 6
+
+# Source of an A-ABORT
+SERVICE_USER = 0
+SERVICE_PROVIDER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedContext:
+    """A presentation context as proposed (PS3.8 Table 9-13)."""
+
+    id: int  #: odd, 1 to 255
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        syntaxes = [encode_item(0x40, uid.encode("latin-1")) for uid in self.transfer_syntaxes]
+        abstract = encode_item(0x30, self.abstract_syntax.encode("latin-1"))
+        return encode_item(0x20, bytes((self.id, 0, 0, 0)) + abstract + b"".join(syntaxes))
+
+    @classmethod
+    def decode(cls, value: memoryview) -> ProposedContext:
+        if len(value) < 4:
+            raise InvalidPDU("a presentation context item is shorter than its own fields")
+        abstract = ""
+        syntaxes = []
+        for item, content in read_items(value[4:]):
+            if item == 0x30:
+                abstract = read_uid(content)
+            elif item == 0x40:
+                syntaxes.append(read_uid(content))
+        if not abstract or not syntaxes:
+            raise InvalidPDU(f"presentation context {value[0]} lacks a syntax")
+        return cls(value[0], abstract, tuple(syntaxes))
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredContext:
+    """The answer to a proposed presentation context (PS3.8 Table 9-18)."""
+
+    id: int
+    result: int
+    transfer_syntax: str  #: significant only when the result is acceptance
+
+    def encode(self) -> bytes:
+        syntax = encode_item(0x40, self.transfer_syntax.encode("latin-1"))
+        return encode_item(0x21, bytes((self.id, 0, self.result, 0)) + syntax)
+
+    @classmethod
+    def decode(cls, value: memoryview) -> AnsweredContext:
+        if len(value) < 4:
+            raise InvalidPDU("a presentation context item is shorter than its own fields")
+        # Table 9-18: the transfer syntax of a context that is not accepted shall not be tested.
+        syntaxes = [read_uid(content) for item, content in read_items(value[4:]) if item == 0x40]
+        return cls(value[0], value[2], syntaxes[0] if syntaxes else "")
+
+
+def _ae_title(octets: bytes) -> str:
+    """Leading and trailing spaces are not significant (PS3.8 Table 9-11); real devices pad with NUL."""
+    return octets.decode("latin-1").strip(" \0")
+
+
+def _echo(called: str, calling: str) -> bytes:
+    titles = (title.encode("latin-1", "replace")[:16].ljust(16) for title in (called, calling))
+    return b"".join(titles) + bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRQ:
+    """A-ASSOCIATE-RQ (PS3.8 Table 9-11)."""
+
+    pdu_type: ClassVar[int] = ASSOCIATE_RQ
+
+    called_ae_title: str
+    calling_ae_title: str
+    contexts: tuple[ProposedContext, ...]
+    user_information: UserInformation = field(default_factory=UserInformation)
+    application_context: str = APPLICATION_CONTEXT
+    protocol_version: int = 1  #: bit 0 is version 1; only that bit is to be tested
+    #: octets 11 to 74 as received: both AE titles and a reserved field, which the A-ASSOCIATE-AC
+    #: sends back unchanged (Table 9-17). Empty: made from the titles.
+    echo: bytes = field(default=b"", compare=False, repr=False)
+
+    def encode(self) -> bytes:
+        return _encode_associate(self, [context.encode() for context in self.contexts])
+
+    @classmethod
+    def decode(cls, body: memoryview) -> AssociateRQ:
+        return cls(**_decode_associate(body, 0x20, ProposedContext.decode))
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateAC:
+    """A-ASSOCIATE-AC (PS3.8 Table 9-17)."""
+
+    pdu_type: ClassVar[int] = ASSOCIATE_AC
+
+    #: The two AE titles are not to be tested in an A-ASSOCIATE-AC: they echo the request's.
+    called_ae_title: str
+    calling_ae_title: str
+    contexts: tuple[AnsweredContext, ...]
+    user_information: UserInformation = field(default_factory=UserInformation)
+    application_context: str = APPLICATION_CONTEXT
+    protocol_version: int = 1
+    echo: bytes = field(default=b"", compare=False, repr=False)
+
+    def encode(self) -> bytes:
+        return _encode_associate(self, [context.encode() for context in self.contexts])
+
+    @classmethod
+    def decode(cls, body: memoryview) -> AssociateAC:
+        return cls(**_decode_associate(body, 0x21, AnsweredContext.decode))
+
+
+def _encode_associate(pdu: AssociateRQ | AssociateAC, contexts: list[bytes]) -> bytes:
+    echo = pdu.echo or _echo(pdu.called_ae_title, pdu.calling_ae_title)
+    items = b"".join(
+        [
+            _ASSOCIATE.pack(pdu.protocol_version, echo),
+            encode_item(0x10, pdu.application_context.encode("latin-1")),
+            *contexts,
+            encode_item(0x50, pdu.user_information.encode()),
+        ]
+    )
+    return HEADER.pack(pdu.pdu_type, len(items)) + items
+
+
+def _decode_associate(
+    body: memoryview, context_item: int, decode_context: Callable[[memoryview], Any]
+) -> dict[str, Any]:
+    """Return the fields that A-ASSOCIATE-RQ and -AC have in common, by name."""
+    try:
+        version, echo = _ASSOCIATE.unpack_from(body)
+    except error:
+        raise InvalidPDU("the PDU ends inside its fixed fields") from None
+    values: dict[str, Any] = {"application_context": ""}
+    contexts: dict[int, Any] = {}
+    for item, value in read_items(body[_ASSOCIATE.size :]):
+        if item == 0x10:
+            values["application_context"] = read_uid(value)
+        elif item == context_item:
+            context = decode_context(value)
+            if not context.id & 1:
+                raise InvalidPDU("a presentation context id is even")  # PS3.8 9.3.2.2: odd, 1 to 255
+            if context.id in contexts:
+                raise InvalidPDU("a presentation context id is repeated")
+            contexts[context.id] = context
+        elif item == 0x50:
+            values["user_information"] = UserInformation.decode(value)
+    if not contexts:
+        raise InvalidPDU("no presentation context")  # Tables 9-11 and 9-17: one or more
+    return {
+        "called_ae_title": _ae_title(echo[:16]),
+        "calling_ae_title": _ae_title(echo[16:32]),
+        "contexts": tuple(contexts.values()),
+        "protocol_version": version,
+        "echo": echo,
+        **values,
+    }
+
+
+def _unpack_four(body: memoryview) -> tuple[int, int, int]:
+    if len(body) != _FOUR.size:
+        raise InvalidPDU("a PDU of four octets has another length")
+    return _FOUR.unpack(body)
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRJ:
+    """A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+
+    pdu_type: ClassVar[int] = ASSOCIATE_RJ
+
+    result: int
+    source: int
+    reason: int
+
+    def encode(self) -> bytes:
+        return HEADER.pack(ASSOCIATE_RJ, 4) + _FOUR.pack(self.result, self.source, self.reason)
+
+    @classmethod
+    def decode(cls, body: memoryview) -> AssociateRJ:
+        return cls(*_unpack_four(body))
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRQ:
+    """A-RELEASE-RQ (PS3.8 Table 9-24)."""
+
+    pdu_type: ClassVar[int] = RELEASE_RQ
+
+    def encode(self) -> bytes:
+        return HEADER.pack(RELEASE_RQ, 4) + bytes(4)
+
+    @classmethod
+    def decode(cls, body: memoryview) -> ReleaseRQ:
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRP:
+    """A-RELEASE-RP (PS3.8 Table 9-25)."""
+
+    pdu_type: ClassVar[int] = RELEASE_RP
+
+    def encode(self) -> bytes:
+        return HEADER.pack(RELEASE_RP, 4) + bytes(4)
+
+    @classmethod
+    def decode(cls, body: memoryview) -> ReleaseRP:
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """A-ABORT (PS3.8 Table 9-26)."""
+
+    pdu_type: ClassVar[int] = ABORT
+
+    source: int = SERVICE_USER
+    reason: int = REASON_NOT_SPECIFIED
+
+    def encode(self) -> bytes:
+        return HEADER.pack(ABORT, 4) + _FOUR.pack(0, self.source, self.reason)
+
+    @classmethod
+    def decode(cls, body: memoryview) -> Abort:
+        _, source, reason = _unpack_four(body)
+        return cls(source, reason)
+
+
+PDU: TypeAlias = AssociateRQ | AssociateAC | AssociateRJ | ReleaseRQ | ReleaseRP | Abort
+
+#: The PDUs that are read whole, by their type.
+PDUS: dict[int, type[PDU]] = {
+    pdu.pdu_type: pdu for pdu in (AssociateRQ, AssociateAC, AssociateRJ, ReleaseRQ, ReleaseRP, Abort)
+}
+
+
+def p_data_tf(context_id: int, is_command: bool, is_last: bool, fragment: bytes) -> bytes:
+    """Return a P-DATA-TF with one PDV (PS3.8 Table 9-22, E.2)."""
+    control = is_command | is_last << 1
+    return b"".join(
+        (
+            HEADER.pack(P_DATA_TF, len(fragment) + PDV_HEADER.size),
+            PDV_HEADER.pack(len(fragment) + 2, context_id, control),
+            fragment,
+        )
+    )

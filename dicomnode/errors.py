@@ -1,0 +1,78 @@
+"""Every exception of dicomnode.
+
+Few, by whose fault it is: *you* called what the state of the association forbids
+(:class:`LocalProtocolError`), *they* sent what the standard forbids (:class:`InvalidPDU`,
+:class:`InvalidCommand`), an operation failed with a status (:class:`OperationFailed`), or the
+association ended (the rest). Those that reach the wire carry the wire's own codes.
+"""
+
+from __future__ import annotations
+
+
+class DicomNodeError(Exception):
+    """The base of all the others."""
+
+
+class LocalProtocolError(DicomNodeError):
+    """You asked the upper layer for what the association's state does not allow."""
+
+
+class InvalidPDU(DicomNodeError):
+    """They sent a PDU that PS3.8 9.3 does not allow. It never leaves ``dicomnode.core``.
+
+    :param reason: the reason of the A-ABORT that answers it (PS3.8 Table 9-26).
+    """
+
+    def __init__(self, message: str, reason: int = 6) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidCommand(DicomNodeError):
+    """They sent a command set that cannot be read (PS3.7 6.3.1)."""
+
+
+class AssociationRejected(DicomNodeError):
+    """The association was, or is to be, refused (PS3.8 Table 9-21).
+
+    :param result: 1 rejected permanent, 2 rejected transient.
+    :param source: 1 service user, 2 service provider (ACSE), 3 service provider (presentation).
+    :param reason: its meaning depends on the source.
+    :param why: in words, for an operator; it is not sent.
+    """
+
+    def __init__(self, result: int, source: int, reason: int, why: str = "") -> None:
+        super().__init__(why or f"result {result}, source {source}, reason {reason}")
+        self.result = result
+        self.source = source
+        self.reason = reason
+
+
+class AssociationAborted(DicomNodeError):
+    """The association was aborted (PS3.8 Table 9-26).
+
+    :param source: 0 service user, 2 service provider.
+    :param reason: significant when the source is the provider.
+    """
+
+    def __init__(self, source: int, reason: int) -> None:
+        super().__init__(f"association aborted (source {source}, reason {reason})")
+        self.source = source
+        self.reason = reason
+
+
+class AssociationLost(DicomNodeError):
+    """The transport connection went away under the association."""
+
+
+class OperationFailed(DicomNodeError):
+    """An operation is to be answered with a failure status.
+
+    :param status: the Status (0000,0900) of the response (PS3.7 Annex C).
+    :param comment: the Error Comment (0000,0902); it is cut to the 64 characters of its VR.
+    """
+
+    def __init__(self, status: int, comment: str = "") -> None:
+        super().__init__(f"0x{status:04X} {comment}".rstrip())
+        self.status = status
+        self.comment = comment

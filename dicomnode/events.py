@@ -1,0 +1,210 @@
+"""What an observer can be told.
+
+An observer is any callable that takes an event: it must not block, and what it raises is a bug of
+its own. Events are values; the association they happened on is the first field of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from twisted.internet.interfaces import IAddress
+from twisted.python.failure import Failure
+
+from dicomnode.core import machine
+from dicomnode.core.command import Response
+from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ
+
+if TYPE_CHECKING:
+    from dicomnode.interfaces import IAssociation, Instance, IOperation
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The service listens."""
+
+    address: IAddress
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationRequested:
+    """An A-ASSOCIATE-RQ has arrived."""
+
+    association: IAssociation
+    request: AssociateRQ
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationAccepted:
+    """The association is established."""
+
+    association: IAssociation
+    request: AssociateRQ
+    answer: AssociateAC
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationRejected:
+    """The association is refused."""
+
+    association: IAssociation
+    request: AssociateRQ
+    rejection: AssociateRJ
+    why: str  #: in words, for an operator
+
+
+@dataclass(frozen=True, slots=True)
+class AbortReceived:
+    """The peer has sent an A-ABORT."""
+
+    association: IAssociation
+    abort: Abort
+
+
+@dataclass(frozen=True, slots=True)
+class AbortSent:
+    """We have sent an A-ABORT."""
+
+    association: IAssociation
+    abort: Abort
+    why: str  #: in words, for an operator
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The peer was silent for longer than it may be; an A-ABORT follows, or the connection closes."""
+
+    association: IAssociation
+    what: str  #: ``"ACSE"``, ``"DIMSE"`` or ``"network"``
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationEnded:
+    """The transport connection is closed, whatever became of the association."""
+
+    association: IAssociation
+    how: str  #: ``"released"``, ``"aborted"``, ``"lost"``, ``"rejected"``, or ``"never"`` established
+    seconds: float  #: since the transport connection was made
+
+
+@dataclass(frozen=True, slots=True)
+class OperationStarted:
+    """A request has arrived: its command set whole, its data set not yet."""
+
+    association: IAssociation
+    operation: IOperation
+
+
+@dataclass(frozen=True, slots=True)
+class OperationEnded:
+    """A request is answered; or, when ``response`` is None, its association ended before that."""
+
+    association: IAssociation
+    operation: IOperation
+    response: Response | None
+    octets: int  #: of the data set
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """A data set holds what cannot be checked; it is kept all the same."""
+
+    association: IAssociation
+    operation: IOperation
+    doubt: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceKept:
+    """An instance is kept under a name."""
+
+    association: IAssociation
+    instance: Instance
+    name: str
+    replaced: bool  #: there was an instance of that name before
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceNotKept:
+    """An instance could not be written where it should be."""
+
+    association: IAssociation
+    instance: Instance
+    name: str
+    directory: str
+    error: OSError
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """We have stopped reading from the transport: someone is behind."""
+
+    association: IAssociation
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """We read from the transport again."""
+
+    association: IAssociation
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A step of the upper layer protocol machine (PS3.8 Table 9-10). Only made when asked for."""
+
+    association: IAssociation
+    state: machine.State
+    event: machine.Event
+    action: str
+    following: machine.State
+
+
+@dataclass(frozen=True, slots=True)
+class Unexpected:
+    """Something failed that nobody foresaw: a bug, of ours or of a service's."""
+
+    association: IAssociation
+    failure: Failure
+    doing: str
+
+
+Event: TypeAlias = (
+    Listening
+    | AssociationRequested
+    | AssociationAccepted
+    | AssociationRejected
+    | AbortReceived
+    | AbortSent
+    | TimedOut
+    | AssociationEnded
+    | OperationStarted
+    | OperationEnded
+    | Doubted
+    | InstanceKept
+    | InstanceNotKept
+    | Paused
+    | Resumed
+    | Transition
+    | Unexpected
+)
+Observer: TypeAlias = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Observe nothing."""
+
+
+class Fanout:
+    """Tells several observers of each event, in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def __call__(self, event: Event) -> None:
+        for observer in self._observers:
+            observer(event)

@@ -1,0 +1,158 @@
+"""Everything a third party can implement, and the values that cross it.
+
+A storage keeps instances; a service performs operations; a policy says who may associate. An
+association and an operation are what these are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IConsumer
+from zope.interface import Attribute, Interface
+
+from dicomnode.core.command import CStoreRQ, Request
+from dicomnode.core.machine import Role
+from dicomnode.core.negotiation import PresentationContext
+from dicomnode.core.pdu import AssociateRQ
+
+
+class IAssociation(Interface):
+    """An association: who is at its two ends, and how to end it."""
+
+    number: int = Attribute("Tells it from the others of its factory; it counts from 1.")
+    role: Role = Attribute("Whether we asked for it.")
+    peer: IAddress = Attribute("The other end's address.")
+    calling_ae_title: str = Attribute("The requestor's title; empty before it is known.")
+    called_ae_title: str = Attribute("The title that the requestor asked for; empty before it is known.")
+    contexts: Mapping[int, PresentationContext] = Attribute("What was agreed upon, by id.")
+
+    def release() -> Deferred[None]:
+        """Ask the other end to end the association in good order (PS3.8 7.2).
+
+        The Deferred fires when it has, and fails with AssociationAborted or AssociationLost.
+        """
+
+    def abort() -> None:
+        """End the association at once, and tell the other end (PS3.8 7.3)."""
+
+
+class IOperation(Interface):
+    """An operation that the other end invoked: a request, and what becomes of it."""
+
+    association: IAssociation = Attribute("On which it was invoked.")
+    context: PresentationContext = Attribute("On which it was invoked.")
+    request: Request = Attribute("The command set of the request.")
+    has_data_set: bool = Attribute("Does a data set come with the request?")
+
+    def deliver_data_set(consumer: IConsumer) -> Deferred[None]:
+        """Hand the data set on to ``consumer`` as it arrives.
+
+        Until this is called, nothing more is read from the peer. The operation is registered with
+        the consumer as a streaming producer: ``pauseProducing`` pauses the transport, and
+        ``stopProducing`` says that the consumer wants no more: the rest is received and dropped.
+        An :class:`IInstanceWriter` is given the fragments of one read in one ``writeSequence``.
+
+        The Deferred fires when the last fragment has been handed on, and fails with what the
+        consumer raised, or with CancelledError when the association ends before that.
+        """
+
+    def read_data_set(limit: int) -> Deferred[bytes]:
+        """Return the data set whole.
+
+        The Deferred fails with OperationFailed (0xA700) when it is longer than ``limit`` octets.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A composite SOP instance that is about to arrive, as its C-STORE-RQ names it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    called_ae_title: str
+    association: IAssociation = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, operation: IOperation) -> Instance:
+        """Return the instance that a C-STORE operation brings."""
+        request = operation.request
+        assert isinstance(request, CStoreRQ)
+        return cls(
+            sop_class_uid=request.affected_sop_class_uid,
+            sop_instance_uid=request.affected_sop_instance_uid,
+            transfer_syntax_uid=operation.context.transfer_syntax,
+            calling_ae_title=operation.association.calling_ae_title,
+            called_ae_title=operation.association.called_ae_title,
+            association=operation.association,
+        )
+
+
+class IInstanceWriter(IConsumer):
+    """Receives the data set of one instance. Exactly one of commit and abort is called, once.
+
+    A writer that is behind calls its producer's ``pauseProducing`` and ``resumeProducing``; a few
+    fragments may still come after the former. One that can write no more calls ``stopProducing``,
+    and lets ``commit`` fail with the cause.
+    """
+
+    def write(data: bytes) -> None:
+        """Take the next octets of the data set."""
+
+    def writeSequence(data: Sequence[bytes | memoryview]) -> None:
+        """Take the next octets of the data set: what one read from the transport contained of them.
+
+        The memoryviews may be kept: they stay as they are.
+        """
+
+    def commit() -> Deferred[None]:
+        """The data set is complete: keep the instance.
+
+        The Deferred fires once the instance is kept as well as this storage promises: Success is
+        answered then. When it fails, the instance is not kept, and what there was of it before is as it was.
+        An OSError is answered with 0xA700, an OperationFailed with its status. Cancelling the Deferred stops
+        nobody from keeping the instance.
+        """
+
+    def abort() -> Deferred[None]:
+        """Forget what was written. The Deferred fires when nothing is left of it."""
+
+
+class IStorage(Interface):
+    """Keeps composite SOP instances."""
+
+    def open(instance: Instance) -> Deferred[IInstanceWriter]:
+        """Begin to keep an instance.
+
+        The Deferred may fail as a writer's commit may. Until it fires, nothing is read from the peer.
+        """
+
+
+class IService(Interface):
+    """Performs the operations of some SOP Classes."""
+
+    contexts: Mapping[str, Sequence[str]] = Attribute(
+        "For each abstract syntax that is served, the transfer syntaxes, preferred first."
+    )
+
+    def perform(operation: IOperation) -> Awaitable[int]:
+        """Perform an operation and return, or fire with, the status of its response.
+
+        Fail with OperationFailed to answer another status, with an Error Comment; an OSError is
+        answered with 0xA700, anything else with 0x0110 and logged as a bug. It is cancelled when
+        the association ends, or upon a C-CANCEL-RQ.
+        """
+
+
+class IAssociationPolicy(Interface):
+    """Says who may associate."""
+
+    def consider(request: AssociateRQ, peer: IAddress) -> Deferred[None] | None:
+        """Return, or fire, to accept. Raise, or fail with, AssociationRejected to refuse.
+
+        :param peer: the other end's address.
+        """

@@ -1,0 +1,84 @@
+"""A service that listens for associations, and stops in good order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from dicomnode import events
+from dicomnode.acceptor import Acceptor
+
+_log = Logger()
+
+
+class Node(Service):
+    """Listens on endpoints. When it stops: first the ports, then what is in flight, then the threads.
+
+    :param endpoints: where to listen.
+    :param acceptor: what to do with who comes.
+    :param pool: the threads of the acceptor's storage; started and stopped with this service.
+    :param grace: how long what is in flight may take when the service stops, in seconds.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[IStreamServerEndpoint],
+        acceptor: Acceptor,
+        pool: ThreadPool,
+        *,
+        grace: float = 30.0,
+        observe: events.Observer = events.ignore,
+    ) -> None:
+        self._endpoints = endpoints
+        self._acceptor = acceptor
+        self._pool = pool
+        self._grace = grace
+        self._observe = observe
+        self._ports: list[Deferred[IListeningPort]] = []
+
+    def privilegedStartService(self) -> None:
+        """Listen, while there is the privilege to: DICOM's own port is 104.
+
+        :raises CannotListenError: when a port cannot be listened on.
+        """
+        for endpoint in self._endpoints:
+            port = endpoint.listen(self._acceptor)
+            failures: list[Failure] = []
+            port.addCallbacks(self._listening, failures.append)
+            if failures:
+                self._stop_listening()
+                failures[0].raiseException()
+            # An endpoint that takes its time can no longer be raised about.
+            port.addErrback(lambda failure: _log.failure("while listening", failure))
+            self._ports.append(port)
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        if not self._ports:
+            self.privilegedStartService()
+        self._pool.start()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._stop_listening()
+        await self._acceptor.drain(self._grace)
+        self._pool.stop()  # type: ignore[no-untyped-call]
+
+    def _listening(self, port: IListeningPort) -> IListeningPort:
+        self._observe(events.Listening(port.getHost()))
+        return port
+
+    def _stop_listening(self) -> Deferred[object]:
+        ports, self._ports = self._ports, []
+        return DeferredList(
+            [port.addCallback(lambda port: port and maybeDeferred(port.stopListening)) for port in ports]
+        )

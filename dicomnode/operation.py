@@ -1,0 +1,233 @@
+"""One operation that the other end invoked: from its request to its response.
+
+It stands between the association, which gives it the fragments of the data set as they come, and
+the service that performs it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dicomnode.core.command import Request, Response, Status, respond
+from dicomnode.core.negotiation import PresentationContext
+from dicomnode.errors import OperationFailed
+from dicomnode.interfaces import IAssociation, IInstanceWriter, IOperation, IService
+
+
+class Performer(Protocol):
+    """What an operation needs of the association that received it."""
+
+    def pause(self, reason: object) -> None: ...
+
+    def resume(self, reason: object) -> None: ...
+
+    def read_on(self) -> None:
+        """Go on reading: what it was held for has come about."""
+
+    def answer(self, operation: Operation, response: Response) -> None: ...
+
+    def unexpected(self, failure: Failure, doing: str) -> None: ...
+
+
+@implementer(IOperation, IPushProducer)
+class Operation:
+    """An operation being performed.
+
+    The response follows the whole request: when the service has done before the data set has
+    arrived, the rest of that is received and dropped, and then the response is sent.
+
+    :param performer: the association's other half: what it does for its operations.
+    """
+
+    def __init__(
+        self,
+        association: IAssociation,
+        performer: Performer,
+        context: PresentationContext,
+        request: Request,
+        has_data_set: bool,
+    ) -> None:
+        self.association = association
+        self.context = context
+        self.request = request
+        self.has_data_set = has_data_set
+        self.octets = 0  #: of the data set, so far
+        self._performer = performer
+        self._arriving = has_data_set
+        self._dropping = False
+        self._consumer: IConsumer | None = None
+        self._fragments: list[memoryview] = []  # of this read
+        self._delivered: Deferred[None] | None = None
+        self._performing: Deferred[int] | None = None
+        self._answer: Response | None = None  # awaiting the end of the request
+        self._association_ended = False
+
+    # For the service
+
+    def deliver_data_set(self, consumer: IConsumer) -> Deferred[None]:
+        if self._consumer is not None:
+            raise RuntimeError("the data set is being delivered already")
+        self._consumer = consumer
+        if not self._arriving:
+            return succeed(None)
+        self._delivered = Deferred(self._delivery_cancelled)
+        consumer.registerProducer(self, True)
+        self._performer.read_on()
+        return self._delivered
+
+    def read_data_set(self, limit: int) -> Deferred[bytes]:
+        whole = _Whole(limit)
+        return self.deliver_data_set(whole).addCallback(lambda _: b"".join(whole.data))
+
+    # For the consumer: IPushProducer
+
+    def pauseProducing(self) -> None:
+        if self._arriving:
+            self._performer.pause(self)
+
+    def resumeProducing(self) -> None:
+        self._performer.resume(self)
+
+    def stopProducing(self) -> None:
+        self._drop()
+
+    # For the association
+
+    @property
+    def awaits_consumer(self) -> bool:
+        """Is there, as yet, no one to take the data set?"""
+        return self._arriving and self._consumer is None and not self._dropping
+
+    @property
+    def arriving(self) -> bool:
+        """Is its data set still arriving?"""
+        return self._arriving
+
+    def perform(self, service: IService) -> None:
+        """Let ``service`` perform it."""
+        self._performing = cast(Deferred[int], maybeDeferred(service.perform, self))
+        self._performing.addCallbacks(self._performed, self._failed)
+        self._performing.addErrback(self._performer.unexpected, "answering an operation")
+
+    def refuse(self, status: int, comment: str) -> None:
+        """Answer it without anyone performing it."""
+        self._respond(status, comment)
+
+    def receive(self, data: memoryview, is_last: bool) -> None:
+        """Take a fragment of the data set."""
+        self.octets += len(data)
+        if not self._dropping:
+            self._fragments.append(data)
+        if is_last:
+            self.flush()
+            self._arriving = False
+            self._performer.resume(self)
+            self._end_delivery(None)
+            if self._answer is not None:
+                self._performer.answer(self, self._answer)
+
+    def flush(self) -> None:
+        """Hand on the fragments of the read that has ended."""
+        fragments, self._fragments = self._fragments, []
+        consumer = self._consumer
+        if not fragments or self._dropping or consumer is None:
+            return
+        try:
+            if IInstanceWriter.providedBy(consumer):
+                consumer.writeSequence(fragments)
+            else:
+                for fragment in fragments:
+                    consumer.write(bytes(fragment))
+        except Exception:
+            failure = Failure()  # type: ignore[no-untyped-call]
+            self._drop()
+            self._end_delivery(failure)
+
+    def cancel(self) -> None:
+        """C-CANCEL-RQ (PS3.7 9.3.2.3): perform no more of it, and answer so."""
+        if self._performing is not None:
+            self._performing.cancel()
+
+    def association_ended(self) -> None:
+        """There is no one left to answer."""
+        self._association_ended = True
+        self._drop()
+        if self._performing is not None:
+            self._performing.cancel()
+
+    # Within
+
+    def _drop(self) -> None:
+        """Receive the rest of the data set, and drop it."""
+        self._dropping = True
+        self._fragments = []
+        self._performer.resume(self)
+        self._performer.read_on()
+
+    def _delivery_cancelled(self, _: Deferred[None]) -> None:
+        assert self._consumer is not None
+        self._delivered = None
+        self._consumer.unregisterProducer()
+        self._drop()
+
+    def _end_delivery(self, result: Failure | None) -> None:
+        delivered, self._delivered = self._delivered, None
+        if delivered is not None:
+            assert self._consumer is not None
+            self._consumer.unregisterProducer()
+            if result is None:
+                delivered.callback(None)
+            else:
+                delivered.errback(result)
+
+    def _performed(self, status: int) -> None:
+        self._respond(status, "")
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, OperationFailed):
+            self._respond(error.status, error.comment)
+        elif isinstance(error, OSError):
+            self._respond(Status.OUT_OF_RESOURCES, error.strerror or "the storage failed")
+        elif isinstance(error, CancelledError):
+            self._respond(Status.CANCEL, "")
+        else:
+            self._performer.unexpected(failure, f"performing a {type(self.request).__name__}")
+            self._respond(Status.PROCESSING_FAILURE, "")
+
+    def _respond(self, status: int, comment: str) -> None:
+        if self._association_ended:
+            return
+        response = respond(self.request, status, error_comment=comment or None)
+        if self._arriving:
+            self._answer = response
+            self._drop()
+        else:
+            self._performer.answer(self, response)
+
+
+@implementer(IConsumer)
+class _Whole:
+    """Keeps a data set whole, up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.data: list[bytes] = []
+        self._left = limit
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        pass
+
+    def unregisterProducer(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self.data = []
+            raise OperationFailed(Status.OUT_OF_RESOURCES, "the data set is longer than is read")
+        self.data.append(data)

@@ -1,0 +1,348 @@
+"""The options of ``storescp``: text in, typed values out.
+
+One :class:`argparse.ArgumentParser` held by a :class:`twisted.python.usage.Options`, because the getopt
+inside the latter reads ``-aet FOO`` as ``-a et`` and refuses what follows a port. Every
+:class:`~twisted.python.usage.UsageError` is raised here; ``dicomnode.tap`` only reads the mapping.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
+from twisted.python import usage
+
+#: Abbreviations of pynetdicom's options that our further ones would make ambiguous.
+_ABBREVIATIONS = {
+    "--ac": "--acse-timeout",
+    "--l": "--log-level",
+    "--lo": "--log-level",
+    "--log": "--log-level",
+    "--log-": "--log-level",
+    "--no": "--no-echo",
+    "--no-": "--no-echo",
+    "-pd": "-pdu",
+}
+
+#: The endpoint types that Twisted knows without a plugin.
+_BUILT_IN_ENDPOINTS = frozenset({"tcp", "unix", "ssl"})
+
+
+class Options(usage.Options):
+    """The options of ``storescp`` as a mapping: the long name of an option to its typed value.
+
+    ``options["ports"]`` is the list of endpoint descriptions to listen on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.parser = storescp_parser()
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse the arguments, those of the process by default.
+
+        :raises twisted.python.usage.UsageError: with one line that names the argument.
+        :raises SystemExit: after ``--help`` and ``--version``.
+        """
+        arguments = sys.argv[1:] if options is None else options
+        values = vars(self.parser.parse_intermixed_args([_written_out(argument) for argument in arguments]))
+        ports = [*values.pop("positional-ports"), *values.pop("optional-ports")]
+        if not ports:
+            self.parser.error("no PORT given: a port number or an endpoint is needed")
+        self["ports"] = [_endpoint(port, values["bind-address"]) for port in ports]
+        self["log-level"] = _log_level(values.pop("verbosity"), values.pop("log-level"))
+        self.update(values)
+        self.postOptions()  # type: ignore[no-untyped-call]
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help; ``twistd`` prints it before a usage error, too."""
+        return self.parser.format_help()
+
+    __str__ = getUsage
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are those that ``twistd`` expects."""
+
+    def error(self, message: str) -> NoReturn:
+        raise usage.UsageError(" ".join(message.splitlines()))
+
+
+class _Version(argparse.Action):
+    """Print the version and exit, whether or not a port is given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        # Imported here, for ``dicomnode`` imports much that an option parser does not need.
+        from dicomnode import __version__
+
+        print(f"dicomnode {__version__}")
+        parser.exit()
+
+
+def _written_out(argument: str) -> str:
+    option, equals, value = argument.partition("=")
+    return _ABBREVIATIONS.get(option, option) + equals + value
+
+
+def _log_level(verbosity: str | None, log_level: str | None) -> str:
+    # As in pynetdicom, --log-level overrides -v and -d; nothing overrides -q.
+    if verbosity == "none":
+        return verbosity
+    level = log_level or verbosity or "error"
+    return "warn" if level == "warning" else level
+
+
+def _endpoint(port: int | str, bind_address: str) -> str:
+    """Return the endpoint description of a numeric port on an interface; others are descriptions already."""
+    if isinstance(port, str):
+        return port
+    if not bind_address:
+        return f"tcp:{port}"
+    family = "tcp6" if isIPv6Address(bind_address) else "tcp"
+    interface = quoteStringArgument(bind_address)  # type: ignore[no-untyped-call]
+    return f"{family}:{port}:interface={interface}"
+
+
+# The types of the arguments. Each raises an ArgumentTypeError, to which argparse adds the argument's name.
+
+
+def _port(text: str) -> int | str:
+    if re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+        return _port_number(text)
+    kind, colon, rest = text.partition(":")
+    if kind not in _BUILT_IN_ENDPOINTS and kind.lower() not in {
+        str(parser.prefix).lower() for parser in getPlugins(IStreamServerEndpointStringParser)
+    }:
+        if colon:
+            raise argparse.ArgumentTypeError(f"{text!r} has an unknown endpoint type, {kind!r}")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a port number nor an endpoint")
+    # Endpoints of these types are values until they listen. Others open files and adopt sockets as soon
+    # as they are made, so that what is wrong with them shows at start.
+    if kind in ("tcp", "tcp6", "unix"):
+        try:
+            serverFromString(None, text)  # type: ignore[no-untyped-call]
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an endpoint: {error}") from error
+    if kind in ("tcp", "tcp6", "ssl") and (number := re.match(r"(?:port=)?(-?[0-9]{1,9})(?::|$)", rest)):
+        _port_number(number[1])
+    return text
+
+
+def _port_number(text: str) -> int:
+    if not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number (0 to 65535)")
+    return int(text)
+
+
+def _ae_title(text: str) -> str:
+    # PS3.5 Table 6.2-1: the default repertoire without backslash and control characters, 16 at most;
+    # leading and trailing spaces do not count, and a title of nothing but spaces is not to be used.
+    title = text.strip(" ")
+    if not re.fullmatch(r"[ -\[\]-~]{1,16}", title):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an AE title (1 to 16 ASCII characters, no backslash, not all spaces)"
+        )
+    return title
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0 or more)")
+    return seconds
+
+
+def _max_pdu(text: str) -> int:
+    # PS3.8 D.1: an unsigned 32-bit number, 0 for no limit. Below 128 a command set would come in so many
+    # fragments that nobody can have meant it.
+    octets = int(text) if re.fullmatch(r"\+?[0-9]{1,10}", text) else -1
+    if octets != 0 and not 128 <= octets <= 2**32 - 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 0 nor a number from 128 to {2**32 - 1}")
+    return octets
+
+
+def storescp_parser(prog: str = "storescp") -> argparse.ArgumentParser:
+    """Return the parser of the options; the documentation and the shell completion are made from it."""
+    parser = _Parser(
+        prog=prog,
+        usage="%(prog)s [options] PORT [PORT ...]",
+        description="Accept DICOM associations, store the composite instances that arrive, each as a file, "
+        "and answer Verification.",
+        epilog="Options may stand before or after a PORT, and long ones may be abbreviated.",
+        add_help=False,
+    )
+    _add_general(parser)
+    _add_network(parser)
+    _add_transfer_syntaxes(parser)
+    _add_storage(parser)
+    return parser
+
+
+def _add_general(parser: argparse.ArgumentParser) -> None:
+    general = parser.add_argument_group("General")
+    general.add_argument("-h", "--help", action="help", help="print this help and exit")
+    general.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
+    )
+    verbosity = general.add_mutually_exclusive_group()
+    for short, long, level, text in (
+        ("-q", "--quiet", "none", "log nothing at all"),
+        ("-v", "--verbose", "info", "log associations and operations"),
+        ("-d", "--debug", "debug", "log what was negotiated and what every message says, too"),
+    ):
+        verbosity.add_argument(short, long, dest="verbosity", action="store_const", const=level, help=text)
+    general.add_argument(
+        "-ll",
+        "--log-level",
+        dest="log-level",
+        metavar="LEVEL",
+        choices=("critical", "error", "warning", "warn", "info", "debug"),
+        help="log events of this level and above, whatever -v or -d say: %(choices)s (default: error)",
+    )
+    general.add_argument(
+        "--log-format",
+        dest="log-format",
+        metavar="FORMAT",
+        choices=("text", "json"),
+        default="text",
+        help="text, or json for one object a line (default: %(default)s)",
+    )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    network = parser.add_argument_group("Network")
+    network.add_argument(
+        "positional-ports",
+        metavar="PORT",
+        nargs="*",
+        type=_port,
+        help="where to listen: a TCP port number, 0 for any that is free, or a Twisted endpoint such as "
+        "tcp6:11112 or unix:/run/dicom.sock",
+    )
+    network.add_argument(
+        "-p",
+        "--port",
+        dest="optional-ports",
+        metavar="PORT",
+        action="append",
+        default=[],
+        type=_port,
+        help="a PORT written as an option; may be given several times",
+    )
+    network.add_argument(
+        "-ba",
+        "--bind-address",
+        dest="bind-address",
+        metavar="ADDRESS",
+        default="",
+        help="listen to numeric ports on the interface with this IPv4 or IPv6 address only "
+        "(default: all interfaces, IPv4)",
+    )
+    network.add_argument(
+        "-aet",
+        "--ae-title",
+        dest="ae-title",
+        metavar="TITLE",
+        type=_ae_title,
+        default="STORESCP",
+        help="the title of this application entity (default: %(default)s)",
+    )
+    network.add_argument(
+        "--require-called-aet",
+        dest="require-called-aet",
+        action="store_true",
+        help="reject associations that call another title than --ae-title",
+    )
+    for short, long, text in (
+        ("-ta", "--acse-timeout", "the peer's association request, and an answer to a release or an abort"),
+        ("-td", "--dimse-timeout", "the rest of a message that has begun"),
+        ("-tn", "--network-timeout", "anything from the peer on an established association"),
+    ):
+        network.add_argument(
+            short,
+            long,
+            dest=long[2:],
+            metavar="SECONDS",
+            type=_seconds,
+            default=30.0,
+            help=f"how long to wait for {text}; 0 for no limit (default: %(default)g)",
+        )
+    network.add_argument(
+        "-pdu",
+        "--max-pdu",
+        dest="max-pdu",
+        metavar="OCTETS",
+        type=_max_pdu,
+        default=16382,
+        help="the longest P-DATA-TF that is accepted: at least 128, or 0 for any (default: %(default)s)",
+    )
+    network.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        type=_seconds,
+        default=30.0,
+        help="how long outstanding operations may take to finish after SIGINT or SIGTERM; 0 to abort them at "
+        "once (default: %(default)g)",
+    )
+    network.add_argument(
+        "--no-echo", dest="no-echo", action="store_true", help="refuse the Verification SOP Class"
+    )
+
+
+def _add_transfer_syntaxes(parser: argparse.ArgumentParser) -> None:
+    syntaxes = parser.add_argument_group(
+        "Transfer Syntaxes",
+        "Which of those that a peer proposes is accepted. By default: Implicit VR Little Endian, Explicit VR "
+        "Little Endian, Deflated, Explicit VR Big Endian, then the others.",
+    )
+    prefer = syntaxes.add_mutually_exclusive_group()
+    for short, long, preference, text in (
+        (
+            "-x=",
+            "--prefer-uncompr",
+            "uncompressed",
+            "uncompressed first, Explicit VR in native byte order above all",
+        ),
+        ("-xe", "--prefer-little", "little", "Explicit VR Little Endian first"),
+        ("-xb", "--prefer-big", "big", "Explicit VR Big Endian first"),
+        ("-xi", "--implicit", "implicit", "Implicit VR Little Endian and no other"),
+    ):
+        prefer.add_argument(short, long, dest="prefer", action="store_const", const=preference, help=text)
+
+
+def _add_storage(parser: argparse.ArgumentParser) -> None:
+    storage = parser.add_argument_group("Storage")
+    storage.add_argument(
+        "-od",
+        "--output-directory",
+        dest="output-directory",
+        metavar="DIRECTORY",
+        default=".",
+        help="where the files go; made when it does not exist (default: %(default)s, the current directory)",
+    )
+    storage.add_argument(
+        "--ignore", action="store_true", help="answer Success and write nothing; the directory is not used"
+    )
+    storage.add_argument(
+        "--accept-unknown",
+        dest="accept-unknown",
+        action="store_true",
+        help="store private SOP Classes, too, and Storage SOP Classes that are newer than this program",
+    )
+    storage.add_argument(
+        "--no-check",
+        dest="no-check",
+        action="store_true",
+        help="do not check that a data set is whole and that its UIDs are those of the command",
+    )

@@ -1,0 +1,491 @@
+"""The shell: one association on one transport.
+
+``core.Association`` is the association; :class:`AssociationProtocol` pumps octets between it and
+the transport, arms its timers, and gives its messages to services. Both ends use it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dicomnode import events
+from dicomnode.core import association as core
+from dicomnode.core.command import CCancelRQ, CFindRQ, CGetRQ, CMoveRQ, Request, Response, Status
+from dicomnode.core.machine import Event, Role, State
+from dicomnode.core.negotiation import PresentationContext
+from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ
+from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRejected
+from dicomnode.interfaces import IAssociation, IService
+from dicomnode.operation import Operation
+
+#: Operations of one association at a time: one being performed, one on its way in. No asynchronous
+#: operations window is negotiated, so a requestor should not even send the second.
+OPERATIONS = 2
+
+#: How long a peer that was sent an A-ABORT because we stop may take to close, in seconds.
+LINGER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long we wait, in seconds; 0 is for ever."""
+
+    acse: float = 30.0  #: ARTIM; and for the peer's answer to A-ASSOCIATE-RQ and A-RELEASE-RQ
+    dimse: float = 30.0  #: between two reads of one message
+    network: float = 30.0  #: between two reads of an association
+
+
+class _IWire(ITCPTransport, IPushProducer, IConsumer):
+    """What a stream transport of Twisted provides, under one name for the type checker."""
+
+
+@implementer(IPushProducer)
+class _Backlog:
+    """Stops reading from a peer that does not read what we answer."""
+
+    def __init__(self, association: AssociationProtocol) -> None:
+        self._association = association
+
+    def pauseProducing(self) -> None:
+        self._association.pause(self)
+
+    def resumeProducing(self) -> None:
+        self._association.resume(self)
+
+    def stopProducing(self) -> None:
+        """The transport is gone: connectionLost says so too."""
+
+
+@implementer(IAssociation)
+class AssociationProtocol(Protocol):
+    """An association on a transport.
+
+    :param association: the association without I/O.
+    :param service_for: the service that performs the operations of an abstract syntax.
+    :param consider: decides on the peer's request; its Deferred fires with the answer, or fails
+        with AssociationRejected.
+    :param closed: is called when the transport connection is gone.
+    :param trace: observe each step of the protocol machine.
+    """
+
+    def __init__(
+        self,
+        association: core.Association,
+        *,
+        clock: IReactorTime,
+        service_for: Callable[[str], IService | None],
+        consider: Callable[[AssociationProtocol, AssociateRQ], Deferred[AssociateAC]],
+        closed: Callable[[AssociationProtocol], None],
+        timeouts: Timeouts = Timeouts(),
+        observe: events.Observer = events.ignore,
+        trace: bool = False,
+        number: int = 0,
+    ) -> None:
+        self.number = number
+        self.calling_ae_title = ""
+        self.called_ae_title = ""
+        self._core = association
+        self._clock = clock
+        self._service_for = service_for
+        self._consider = consider
+        self._on_closed = closed
+        self._timeouts = timeouts
+        self._observe = observe
+        if trace:
+            association.trace = self._stepped
+        self._unread: deque[bytes] = deque()
+        self._indications: Iterator[core.Indication] = iter(())
+        self._reading = False
+        self._operations: dict[Operation, float] = {}  # to when they began
+        self._arriving: Operation | None = None
+        self._pauses: set[object] = set()
+        self._considering: Deferred[AssociateAC] | None = None
+        self._releasing: Deferred[None] | None = None
+        self._artim: IDelayedCall | None = None
+        self._artim_state = State.STA1
+        self._silence: IDelayedCall | None = None
+        self._draining = False
+        self._how = "never"
+        self._began = 0.0
+        self._closed = False
+
+    @property
+    def _wire(self) -> _IWire:
+        return cast(_IWire, self.transport)
+
+    # IAssociation
+
+    @property
+    def role(self) -> Role:
+        return self._core.role
+
+    @property
+    def peer(self) -> IAddress:
+        return self._wire.getPeer()
+
+    @property
+    def contexts(self) -> dict[int, PresentationContext]:
+        return self._core.contexts
+
+    def release(self) -> Deferred[None]:
+        self._core.request_release()
+        self._releasing = Deferred()
+        self._pump()
+        return self._releasing
+
+    def abort(self) -> None:
+        self._abort("the local user asked for it")
+
+    # Twisted's Protocol
+
+    def connectionMade(self) -> None:
+        self._began = self._clock.seconds()
+        if ITCPTransport.providedBy(self.transport):
+            # A response is one small write: it must not wait for the acknowledgement of another.
+            self._wire.setTcpNoDelay(True)
+        self._wire.registerProducer(_Backlog(self), True)
+        self._core.transport_opened()
+        self._pump()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._unread.append(data)
+        self.read_on()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._closed = True
+        self._unread.clear()
+        self._indications = iter(())
+        for indication in self._core.transport_closed():
+            self._indicated(indication)
+        self._association_over(AssociationLost("the transport connection was closed"))
+        self._pauses.clear()
+        self._set_artim()
+        self._set_silence()
+        seconds = self._clock.seconds() - self._began
+        self._observe(events.AssociationEnded(self, self._how, seconds))
+        self._on_closed(self)
+
+    def _stepped(self, state: State, event: Event, action: str, following: State) -> None:
+        self._observe(events.Transition(self, state, event, action, following))
+
+    # Reading
+
+    def read_on(self) -> None:
+        """Read what has arrived, as far as there is someone to take it."""
+        if self._reading:
+            return
+        self._reading = True
+        try:
+            self._read()
+        except Exception:
+            self.unexpected(Failure(), "reading")  # type: ignore[no-untyped-call]
+            self._abort("an internal error")
+        finally:
+            self._reading = False
+        self._pump()
+
+    def _read(self) -> None:
+        while not self._held():
+            indication = next(self._indications, None)
+            if indication is not None:
+                self._indicated(indication)
+            elif self._unread:
+                self._indications = self._core.receive(self._unread.popleft())
+            else:
+                self.resume(self)
+                break
+        else:
+            # What is read already waits as it is; what is not waits in the peer.
+            self.pause(self)
+        if self._arriving is not None:
+            self._arriving.flush()
+
+    def _held(self) -> bool:
+        """Is the next indication to wait?"""
+        if self._arriving is not None:
+            return self._arriving.awaits_consumer
+        return len(self._operations) >= OPERATIONS
+
+    def _indicated(self, indication: core.Indication) -> None:
+        if isinstance(indication, core.DataSetFragment):
+            self._fragment(indication)
+        elif isinstance(indication, core.MessageReceived):
+            self._message_received(indication)
+        elif isinstance(indication, core.AssociateRequested):
+            self._associate_requested(indication.request)
+        elif isinstance(indication, core.AssociateRefused):
+            self._introduce(indication.request)
+            self._rejected(indication.request, indication.rejection, "the protocol version is not 1")
+        elif isinstance(indication, core.ReleaseRequested):
+            self._respond_release()
+        elif isinstance(indication, core.ReleaseConfirmed):
+            self._release_confirmed()
+        elif isinstance(indication, core.Aborted):
+            self._aborted(indication)
+
+    # The association
+
+    def _introduce(self, request: AssociateRQ) -> None:
+        self.calling_ae_title = request.calling_ae_title
+        self.called_ae_title = request.called_ae_title
+        self._observe(events.AssociationRequested(self, request))
+
+    def _associate_requested(self, request: AssociateRQ) -> None:
+        self._introduce(request)
+        self._considering = considering = self._consider(self, request)
+        considering.addCallbacks(
+            self._accept, self._reject, callbackArgs=(request,), errbackArgs=(request,)
+        ).addErrback(self.unexpected, "answering an A-ASSOCIATE-RQ")
+
+    def _accept(self, answer: AssociateAC, request: AssociateRQ) -> None:
+        self._considering = None
+        self._how = "lost"  # until we know better
+        self._core.accept(answer)
+        self._observe(events.AssociationAccepted(self, request, answer))
+        self._pump()
+
+    def _reject(self, failure: Failure, request: AssociateRQ) -> None:
+        self._considering = None
+        error = failure.value
+        if isinstance(error, CancelledError):
+            return  # the peer has gone
+        if isinstance(error, AssociationRejected):
+            rejection = AssociateRJ(error.result, error.source, error.reason)
+        else:
+            self.unexpected(failure, "considering an A-ASSOCIATE-RQ")
+            rejection = AssociateRJ(2, 1, 1)  # transient, service user, no reason given
+        self._core.reject(rejection.result, rejection.source, rejection.reason)
+        self._rejected(request, rejection, str(error))
+        self._pump()
+
+    def _rejected(self, request: AssociateRQ, rejection: AssociateRJ, why: str) -> None:
+        self._how = "rejected"
+        self._observe(events.AssociationRejected(self, request, rejection, why))
+
+    def _respond_release(self) -> None:
+        """Answer A-RELEASE-RQ, once what was asked for before it is answered (AR-7)."""
+        if not self._operations and self._core.state in (State.STA8, State.STA9, State.STA12):
+            self._core.respond_release()
+            self._how = "released"
+
+    def _release_confirmed(self) -> None:
+        self._how = "released"
+        releasing, self._releasing = self._releasing, None
+        if releasing is not None:
+            releasing.callback(None)
+        self._respond_release()  # where the two requests had crossed
+
+    def _aborted(self, aborted: core.Aborted) -> None:
+        if aborted.by_peer:
+            self._how = "aborted"
+            self._observe(events.AbortReceived(self, Abort(aborted.source, aborted.reason)))
+        elif not self._closed:
+            self._how = "aborted"
+            self._observe(events.AbortSent(self, Abort(aborted.source, aborted.reason), aborted.why))
+        self._association_over(AssociationAborted(aborted.source, aborted.reason))
+
+    def _abort(self, why: str) -> None:
+        """A-ABORT by us, where there is an association; else close the connection."""
+        if self._core.state in (State.STA1, State.STA13):
+            return
+        if self._core.state is State.STA2:
+            self._close()
+            return
+        self._core.abort()
+        self._how = "aborted"
+        self._observe(events.AbortSent(self, Abort(), why))
+        self._association_over(AssociationAborted(0, 0))
+        self.read_on()
+
+    def _association_over(self, error: Exception) -> None:
+        """Nothing can be asked or answered any more. What still comes is read, for the peer's close."""
+        self._arriving = None
+        operations, self._operations = self._operations, {}
+        for operation, began in operations.items():
+            operation.association_ended()
+            seconds = self._clock.seconds() - began
+            self._observe(events.OperationEnded(self, operation, None, operation.octets, seconds))
+        self.resume(self)
+        if self._considering is not None:
+            self._considering.cancel()
+        releasing, self._releasing = self._releasing, None
+        if releasing is not None:
+            releasing.errback(error)
+
+    # Operations
+
+    def _message_received(self, message: core.MessageReceived) -> None:
+        command = message.command
+        if isinstance(command, CCancelRQ):
+            self._cancel(command.message_id_being_responded_to)
+            return
+        if not isinstance(command, Request):
+            self._abort(f"a {type(command).__name__} that answers nothing")
+            return
+        operation = Operation(self, self, message.context, command, message.has_data_set)
+        ids = {other.request.message_id for other in self._operations}
+        self._operations[operation] = self._clock.seconds()
+        if message.has_data_set:
+            self._arriving = operation
+        self._observe(events.OperationStarted(self, operation))
+        service = self._service_for(message.context.abstract_syntax)
+        if command.message_id in ids:
+            operation.refuse(Status.DUPLICATE_INVOCATION, "the Message ID is in use")
+        elif service is None:
+            operation.refuse(Status.UNRECOGNIZED_OPERATION, "")
+        else:
+            operation.perform(service)
+
+    def _fragment(self, fragment: core.DataSetFragment) -> None:
+        operation = self._arriving
+        if operation is None:
+            return  # the data set of a message that nobody performs: C-CANCEL-RQ has none
+        if fragment.is_last:
+            self._arriving = None
+        operation.receive(fragment.data, fragment.is_last)
+
+    def _cancel(self, message_id: int) -> None:
+        for operation in list(self._operations):
+            request = operation.request
+            if request.message_id == message_id and isinstance(request, CFindRQ | CGetRQ | CMoveRQ):
+                operation.cancel()
+
+    def answer(self, operation: Operation, response: Response) -> None:
+        """Send the response of an operation."""
+        began = self._operations.pop(operation, None)
+        if began is None or self._core.state not in (State.STA6, State.STA8):
+            return
+        self._core.send_command(operation.context.id, response)
+        seconds = self._clock.seconds() - began
+        self._observe(events.OperationEnded(self, operation, response, operation.octets, seconds))
+        if self._core.state is not State.STA6:
+            self._respond_release()
+        if self._draining and not self._operations:
+            self._abort("the service stops")
+        self.read_on()
+
+    def unexpected(self, failure: Failure, doing: str) -> None:
+        """Say what nobody foresaw."""
+        self._observe(events.Unexpected(self, failure, doing))
+
+    # Pausing: the transport is paused while there is any reason for it
+
+    def pause(self, reason: object) -> None:
+        """Stop reading from the transport until ``reason`` is resumed."""
+        if not self._pauses and not self._closed:
+            self._wire.pauseProducing()
+            self._observe(events.Paused(self))
+        self._pauses.add(reason)
+
+    def resume(self, reason: object) -> None:
+        """``reason`` is none any more."""
+        if reason in self._pauses:
+            self._pauses.remove(reason)
+            if not self._pauses and not self._closed:
+                self._wire.resumeProducing()
+                self._observe(events.Resumed(self))
+
+    # Stopping
+
+    def drain(self) -> None:
+        """Let the operations in flight be answered, then abort: the peer is told."""
+        self._draining = True
+        if not self._operations:
+            self.stop()
+
+    def stop(self) -> None:
+        """Abort now, and close soon, whether the peer reads it or not."""
+        self._draining = True
+        self._abort("the service stops")
+        self._artim_state = State.STA1  # where it had been aborted before, ARTIM is shortened
+        self._set_artim()
+
+    # The pump
+
+    def _pump(self) -> None:
+        """Bring the transport and the timers in step with the core."""
+        if self._reading or self._closed:
+            return
+        data = self._core.data_to_send()
+        if data:
+            self._wire.write(b"".join(data))
+        self._set_artim()
+        self._set_silence()
+        if self._core.state is State.STA1:
+            self._close()
+
+    def _close(self) -> None:
+        self._wire.unregisterProducer()
+        self._wire.loseConnection()
+
+    # Timers: ARTIM follows from the state, silence from what is waited for
+
+    def _set_artim(self) -> None:
+        state = self._core.state
+        if state is self._artim_state:
+            return
+        self._artim_state = state
+        if self._artim is not None and self._artim.active():
+            self._artim.cancel()
+        self._artim = None
+        seconds = LINGER if self._draining else self._timeouts.acse
+        if self._core.artim_running and seconds:
+            self._artim = self._clock.callLater(seconds, self._artim_expired)
+
+    def _artim_expired(self) -> None:
+        self._artim = None
+        closing = self._core.state is State.STA13
+        if not closing:
+            self._observe(events.TimedOut(self, "ACSE", self._timeouts.acse))
+        self._core.artim_expired()
+        self._pump()
+        if closing:
+            self._wire.abortConnection()  # it may never read what we have yet to write
+
+    def _set_silence(self) -> None:
+        seconds, _ = self._allowed_silence()
+        if self._silence is not None and self._silence.active():
+            if seconds:
+                self._silence.reset(seconds)
+                return
+            self._silence.cancel()
+        self._silence = self._clock.callLater(seconds, self._silent) if seconds else None
+
+    def _allowed_silence(self) -> tuple[float, str]:
+        """How long the peer may be silent, and who says so; 0 is for ever."""
+        state = self._core.state
+        timeouts = self._timeouts
+        if self._closed or self._pauses:
+            return 0.0, ""  # a slow disk is not the peer's fault
+        if state in (State.STA5, State.STA7, State.STA10, State.STA11):
+            return timeouts.acse, "ACSE"
+        if state is not State.STA6:
+            return 0.0, ""
+        if self._core.in_message:
+            if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):
+                return timeouts.dimse, "DIMSE"
+        elif self._operations and not self._core.in_pdu:
+            return 0.0, ""  # it waits for us
+        return timeouts.network, "network"
+
+    def _silent(self) -> None:
+        self._silence = None
+        seconds, what = self._allowed_silence()
+        self._observe(events.TimedOut(self, what, seconds))
+        self._abort(f"{what} timeout")

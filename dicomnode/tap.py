@@ -1,0 +1,145 @@
+"""The service that the options of ``storescp`` describe: for ``twistd``, ``twist`` and ``__main__``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import ILogObserver, Logger, LogPublisher, globalLogPublisher
+from twisted.python.threadpool import ThreadPool
+
+from dicomnode import uids
+from dicomnode.acceptor import AcceptAny, Acceptor, CalledAETitle
+from dicomnode.filestore import FileStorage
+from dicomnode.interfaces import IService, IStorage
+from dicomnode.node import Node
+from dicomnode.observers import JSONLines, LogObserver, TextLines
+from dicomnode.options import Options
+from dicomnode.protocol import Timeouts
+from dicomnode.services import Discard, Storage, Verification
+
+__all__ = ["CannotStart", "Options", "makeService"]
+
+#: Threads that wait for slow disks.
+THREADS = 10
+
+
+class CannotStart(SystemExit, Exception):
+    """The command cannot start, and has said why: exit with code 1.
+
+    An Exception, so that ``twistd`` cleans up behind it; a SystemExit, so that no one prints a traceback.
+    """
+
+    def __init__(self, why: str) -> None:
+        line = " ".join(why.split())
+        print(f"dicomnode: error: {line}", file=sys.__stderr__, flush=True)
+        super().__init__(1)
+
+
+class Command(Node):
+    """A node whose failure to start is one line."""
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except CannotListenError as error:
+            raise CannotStart(_cannot_listen(error)) from None
+        except OSError as error:
+            raise CannotStart(f"cannot listen: {error.strerror or error}") from None
+
+
+def makeService(options: Mapping[str, Any]) -> Command:
+    """Return the service that ``options`` describe: an :class:`Options`, or any mapping with its keys.
+
+    :raises CannotStart: when the output directory cannot be written, or an endpoint not be made.
+    """
+    from twisted.internet import reactor
+
+    observe = LogObserver(options["log-level"], log=Logger("dicomnode", observer=_log_to(options)))
+    pool = ThreadPool(0, THREADS, "dicomnode-files")
+    storage: IStorage
+    if options["ignore"]:
+        storage = Discard()
+    else:
+        directory = _writable(options["output-directory"])
+        storage = FileStorage(directory, reactor=reactor, pool=pool, observe=observe)
+    transfer_syntaxes = uids.preferred(options["prefer"])
+    services: list[IService] = [
+        Storage(
+            storage,
+            transfer_syntaxes=transfer_syntaxes,
+            accept_unknown=options["accept-unknown"],
+            check=not (options["no-check"] or options["ignore"]),
+            observe=observe,
+        )
+    ]
+    if not options["no-echo"]:
+        services.append(Verification(transfer_syntaxes))
+    acceptor = Acceptor(
+        reactor,
+        services,
+        policy=CalledAETitle(options["ae-title"]) if options["require-called-aet"] else AcceptAny(),
+        max_length=options["max-pdu"],
+        timeouts=Timeouts(options["acse-timeout"], options["dimse-timeout"], options["network-timeout"]),
+        observe=observe,
+    )
+    endpoints = [_endpoint(reactor, description) for description in options["ports"]]
+    return Command(endpoints, acceptor, pool, grace=options["grace"], observe=observe)
+
+
+def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    try:
+        return serverFromString(reactor, description)
+    except Exception as error:  # whatever an endpoint's plugin makes of what it is given
+        raise CannotStart(f"argument PORT: {description}: {error}") from None
+
+
+def _cannot_listen(error: CannotListenError) -> str:
+    why = getattr(error.socketError, "strerror", None) or error.socketError
+    return f"cannot listen on {error.interface or 'any'}:{error.port}: {why}"
+
+
+def _writable(directory: str) -> str:
+    """Make ``directory`` with its parents, and see that a file can be made in it."""
+    path = os.path.abspath(directory)
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise CannotStart(f"output directory {directory!r}: {error.strerror}") from None
+    return path
+
+
+def _log_to(options: Mapping[str, Any]) -> ILogObserver:
+    """Lines go to stderr, and events to Twisted's log; but not to one place twice."""
+    # sys.stderr is Twisted's own log after start-up.
+    stream = sys.__stderr__
+    lines = JSONLines(stream) if options["log-format"] == "json" else TextLines(stream)
+    if _logs_to_stdout(getattr(options, "parent", None)) and _same_file(1, 2):
+        return lines
+    return LogPublisher(lines, globalLogPublisher)
+
+
+def _logs_to_stdout(parent: Mapping[str, Any] | None) -> bool:
+    """Does Twisted's log go to stdout? ``parent``: the options of ``twistd``, or of ``twist``."""
+    if parent is None:
+        return False
+    if "logFile" in parent:  # twist
+        return parent["logFile"] is sys.stdout
+    if parent.get("syslog") or not parent.get("nodaemon"):
+        return False
+    return parent.get("logfile") in (None, "-")
+
+
+def _same_file(one: int, other: int) -> bool:
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:
+        return False  # one of them is closed

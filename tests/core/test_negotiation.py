@@ -1,0 +1,159 @@
+"""Tests of :mod:`dicomnode.core.negotiation`: which presentation contexts, and why not."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dicomnode.core.items import RoleSelection, UserInformation
+from dicomnode.core.negotiation import PresentationContext, agreed, answer
+from dicomnode.core.pdu import AnsweredContext, AssociateAC, AssociateRQ, ProposedContext
+
+VERIFICATION = "1.2.840.10008.1.1"
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+
+OFFERED = {
+    VERIFICATION: (IMPLICIT,),
+    CT_IMAGE: (EXPLICIT, IMPLICIT),
+    MR_IMAGE: (),
+}
+
+# Results (PS3.8 Table 9-18)
+ACCEPTED, REJECTED, NO_REASON, ABSTRACT_SYNTAX, TRANSFER_SYNTAXES = range(5)
+
+#: What is proposed, and what is answered: result and transfer syntax.
+PROPOSALS: tuple[tuple[str, tuple[str, ...], int, str], ...] = (
+    (VERIFICATION, (IMPLICIT,), ACCEPTED, IMPLICIT),
+    (VERIFICATION, (BIG, EXPLICIT, IMPLICIT), ACCEPTED, IMPLICIT),
+    # Our order decides, not theirs.
+    (CT_IMAGE, (EXPLICIT, IMPLICIT), ACCEPTED, EXPLICIT),
+    (CT_IMAGE, (IMPLICIT, EXPLICIT), ACCEPTED, EXPLICIT),
+    (CT_IMAGE, (BIG, IMPLICIT), ACCEPTED, IMPLICIT),
+    (CT_IMAGE, (IMPLICIT, IMPLICIT), ACCEPTED, IMPLICIT),
+    # Not offered: the abstract syntax is looked at first.
+    ("1.2.3", (IMPLICIT,), ABSTRACT_SYNTAX, IMPLICIT),
+    ("1.2.3", ("1.9", "1.8"), ABSTRACT_SYNTAX, "1.9"),
+    (VERIFICATION + ".0", (IMPLICIT,), ABSTRACT_SYNTAX, IMPLICIT),
+    # Offered, but in no transfer syntax that was proposed.
+    (VERIFICATION, (EXPLICIT, BIG), TRANSFER_SYNTAXES, EXPLICIT),
+    (CT_IMAGE, (BIG,), TRANSFER_SYNTAXES, BIG),
+    (MR_IMAGE, (IMPLICIT,), TRANSFER_SYNTAXES, IMPLICIT),
+)
+
+
+def request(*contexts: ProposedContext, echo: bytes = b"") -> AssociateRQ:
+    return AssociateRQ("ARCHIVE", "MODALITY", contexts, echo=echo)
+
+
+def accept(*contexts: AnsweredContext) -> AssociateAC:
+    return AssociateAC("ARCHIVE", "MODALITY", contexts)
+
+
+class AnswerTests(SynchronousTestCase):
+    """The acceptor's answer."""
+
+    def test_each_proposal(self) -> None:
+        """Each proposal is answered as the table says."""
+        for abstract_syntax, transfer_syntaxes, result, transfer_syntax in PROPOSALS:
+            proposed = request(ProposedContext(1, abstract_syntax, transfer_syntaxes))
+            contexts = answer(proposed, OFFERED, UserInformation()).contexts
+            self.assertEqual(contexts, (AnsweredContext(1, result, transfer_syntax),))
+
+    def test_all_proposals(self) -> None:
+        """Contexts are answered each by itself, with their ids, in the order of the proposal."""
+        ids = range(255, 255 - 2 * len(PROPOSALS), -2)
+        proposed = request(
+            *(ProposedContext(number, *row[:2]) for number, row in zip(ids, PROPOSALS, strict=True))
+        )
+        expected = tuple(
+            AnsweredContext(number, *row[2:]) for number, row in zip(ids, PROPOSALS, strict=True)
+        )
+        self.assertEqual(answer(proposed, OFFERED, UserInformation()).contexts, expected)
+
+    def test_one_syntax_several_times(self) -> None:
+        """An abstract syntax may be proposed in several contexts, each of which is answered."""
+        proposed = request(
+            ProposedContext(1, CT_IMAGE, (IMPLICIT,)), ProposedContext(3, CT_IMAGE, (EXPLICIT,))
+        )
+        self.assertEqual(
+            answer(proposed, OFFERED, UserInformation()).contexts,
+            (AnsweredContext(1, ACCEPTED, IMPLICIT), AnsweredContext(3, ACCEPTED, EXPLICIT)),
+        )
+
+    def test_nothing_offered(self) -> None:
+        """Who offers nothing accepts the association, and no context of it."""
+        proposed = request(ProposedContext(1, VERIFICATION, (IMPLICIT,)))
+        expected = accept(AnsweredContext(1, ABSTRACT_SYNTAX, IMPLICIT))
+        self.assertEqual(answer(proposed, {}, UserInformation()), expected)
+
+    def test_ourselves(self) -> None:
+        """The answer says about us what we were told to say, and in all else follows the request."""
+        ours = UserInformation(
+            max_length=1, implementation_class_uid="1.2", roles=(RoleSelection("1", True, True),)
+        )
+        proposed = request(ProposedContext(1, VERIFICATION, (IMPLICIT,)))
+        answered = answer(proposed, OFFERED, ours)
+        self.assertEqual(answered.user_information, ours)
+        self.assertEqual(answered.called_ae_title, proposed.called_ae_title)
+        self.assertEqual(answered.calling_ae_title, proposed.calling_ae_title)
+        self.assertEqual(answered.protocol_version, 1)
+
+    def test_echo(self) -> None:
+        """Octets 11 to 74 of the request are in the answer, byte for byte (PS3.8 Table 9-17)."""
+        titles = b"ARCHIVE\0        " + b"  MODALITY\0\0\0\0\0\0"
+        sent = request(ProposedContext(1, VERIFICATION, (IMPLICIT,)), echo=titles + bytes(range(1, 33)))
+        received = AssociateRQ.decode(memoryview(sent.encode())[6:])
+        answered = answer(received, OFFERED, UserInformation())
+        self.assertEqual(answered.encode()[10:74], sent.encode()[10:74])
+        self.assertEqual(answered.called_ae_title, "ARCHIVE")
+
+
+class AgreedTests(SynchronousTestCase):
+    """What both ends have agreed upon."""
+
+    PROPOSED = request(
+        ProposedContext(1, VERIFICATION, (IMPLICIT,)), ProposedContext(3, CT_IMAGE, (EXPLICIT, IMPLICIT))
+    )
+
+    def test_accepted(self) -> None:
+        """The contexts that were proposed and accepted are agreed upon."""
+        accepted = accept(AnsweredContext(3, ACCEPTED, IMPLICIT), AnsweredContext(1, ACCEPTED, IMPLICIT))
+        self.assertEqual(
+            agreed(self.PROPOSED, accepted),
+            {
+                1: PresentationContext(1, VERIFICATION, IMPLICIT),
+                3: PresentationContext(3, CT_IMAGE, IMPLICIT),
+            },
+        )
+
+    def test_not_accepted(self) -> None:
+        """A context with any other result is not, whatever transfer syntax its answer names."""
+        for result in (REJECTED, NO_REASON, ABSTRACT_SYNTAX, TRANSFER_SYNTAXES, 5, 255):
+            self.assertEqual(agreed(self.PROPOSED, accept(AnsweredContext(1, result, IMPLICIT))), {})
+
+    def test_not_proposed(self) -> None:
+        """An acceptance of a context, or of a transfer syntax, that was not proposed is left out."""
+        for context in (
+            AnsweredContext(5, ACCEPTED, IMPLICIT),
+            AnsweredContext(1, ACCEPTED, EXPLICIT),
+            AnsweredContext(1, ACCEPTED, ""),
+        ):
+            self.assertEqual(agreed(self.PROPOSED, accept(context)), {})
+
+    def test_not_answered(self) -> None:
+        """A context without an answer is not agreed upon."""
+        accepted = accept(AnsweredContext(3, ACCEPTED, EXPLICIT))
+        self.assertEqual(list(agreed(self.PROPOSED, accepted)), [3])
+
+    def test_both_ends(self) -> None:
+        """The two ends come to the same agreement, the requestor from what it received."""
+        contexts = tuple(ProposedContext(2 * number + 1, *row[:2]) for number, row in enumerate(PROPOSALS))
+        sent = request(*contexts)
+        answered = answer(AssociateRQ.decode(memoryview(sent.encode())[6:]), OFFERED, UserInformation())
+        received = AssociateAC.decode(memoryview(answered.encode())[6:])
+        self.assertEqual(agreed(sent, received), agreed(sent, answered))
+        self.assertEqual(
+            {number: context.transfer_syntax for number, context in agreed(sent, received).items()},
+            {2 * number + 1: row[3] for number, row in enumerate(PROPOSALS) if row[2] == ACCEPTED},
+        )
