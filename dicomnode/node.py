@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -40,7 +41,7 @@ class Node(Service):
         self._pool = pool
         self._grace = grace
         self._observe = observe
-        self._ports: list[Deferred[IListeningPort]] = []
+        self._ports: list[Deferred[IListeningPort | None]] = []
 
     def privilegedStartService(self) -> None:
         """Listen, while there is the privilege to: DICOM's own port is 104.
@@ -48,21 +49,19 @@ class Node(Service):
         :raises CannotListenError: when a port cannot be listened on.
         """
         for endpoint in self._endpoints:
-            port = endpoint.listen(self._acceptor)
             failures: list[Failure] = []
-            port.addCallbacks(self._listening, failures.append)
+            listening = endpoint.listen(self._acceptor).addCallback(self._listening)
+            listening.addErrback(self._not_listening, failures)
             if failures:
-                self._stop_listening()
+                Deferred.fromCoroutine(self._stop_listening())
                 failures[0].raiseException()
-            # An endpoint that takes its time can no longer be raised about.
-            port.addErrback(lambda failure: _log.failure("while listening", failure))
-            self._ports.append(port)
+            self._ports.append(cast("Deferred[IListeningPort | None]", listening))
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
         if not self._ports:
             self.privilegedStartService()
-        self._pool.start()  # type: ignore[no-untyped-call]
+        super().startService()  # type: ignore[no-untyped-call]
+        self._pool.start()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -71,14 +70,20 @@ class Node(Service):
     async def _stop(self) -> None:
         await self._stop_listening()
         await self._acceptor.drain(self._grace)
-        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.stop()
 
     def _listening(self, port: IListeningPort) -> IListeningPort:
         self._observe(events.Listening(port.getHost()))
         return port
 
-    def _stop_listening(self) -> Deferred[object]:
+    def _not_listening(self, failure: Failure, failures: list[Failure]) -> None:
+        failures.append(failure)
+        if self.running:  # by an endpoint that takes its time: too late to raise
+            _log.failure("cannot listen", failure)
+
+    async def _stop_listening(self) -> None:
         ports, self._ports = self._ports, []
-        return DeferredList(
-            [port.addCallback(lambda port: port and maybeDeferred(port.stopListening)) for port in ports]
-        )
+        for listening in ports:
+            port = await listening
+            if port is not None:
+                await maybeDeferred(port.stopListening)

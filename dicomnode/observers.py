@@ -26,7 +26,8 @@ class TextLines:
     def __call__(self, event: dict[str, Any]) -> None:
         level: LogLevel = event["log_level"]
         print(level.name[0].upper() + ":", formatEvent(event), file=self._stream, flush=True)
-        if "log_failure" in event: print(event["log_failure"].getTraceback(), file=self._stream)
+        if "log_failure" in event:
+            print(event["log_failure"].getTraceback(), file=self._stream)
 
 
 class JSONLines(TextLines): ...

@@ -163,7 +163,7 @@ class _Checking:
             ("SOP Class", request.affected_sop_class_uid, walk.sop_class_uid),
             ("SOP Instance", request.affected_sop_instance_uid, walk.sop_instance_uid),
         ):
-            if found is None and walk.doubt is None:
+            if found is None:
                 raise OperationFailed(Status.CANNOT_UNDERSTAND, f"the data set has no {name} UID")
             if found is not None and found != said:
                 why = f"{name} {found}, not {said}"

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -59,8 +59,9 @@ def makeService(options: Mapping[str, Any]) -> Command:
 
     :raises CannotStart: when the output directory cannot be written, or an endpoint not be made.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed  # Twisted types it as what all reactors have in common
     observe = LogObserver(options["log-level"], log=Logger("dicomnode", observer=_log_to(options)))
     pool = ThreadPool(0, THREADS, "dicomnode-files")
     storage: IStorage
@@ -95,9 +96,10 @@ def makeService(options: Mapping[str, Any]) -> Command:
 
 def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
-        return serverFromString(reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever an endpoint's plugin makes of what it is given
         raise CannotStart(f"argument PORT: {description}: {error}") from None
+    return endpoint
 
 
 def _cannot_listen(error: CannotListenError) -> str:
@@ -120,7 +122,7 @@ def _writable(directory: str) -> str:
 def _log_to(options: Mapping[str, Any]) -> ILogObserver:
     """Lines go to stderr, and events to Twisted's log; but not to one place twice."""
     # sys.stderr is Twisted's own log after start-up.
-    stream = sys.__stderr__
+    stream = cast(TextIO, sys.__stderr__)
     lines = JSONLines(stream) if options["log-format"] == "json" else TextLines(stream)
     if _logs_to_stdout(getattr(options, "parent", None)) and _same_file(1, 2):
         return lines

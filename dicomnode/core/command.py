@@ -8,11 +8,11 @@ the codec's business. To add a message is to declare its two classes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from struct import Struct
 from struct import error as _StructError
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 from dicomnode.errors import InvalidCommand
 
@@ -83,7 +83,12 @@ class Command:
         return bool(self.command_field & RESPONSE)
 
 
-_message = dataclass(frozen=True, slots=True, kw_only=True)
+_Message = TypeVar("_Message", bound=Command)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(element,))
+def _message(message: type[_Message]) -> type[_Message]:
+    return dataclass(frozen=True, slots=True, kw_only=True)(message)
 
 
 @_message
@@ -364,7 +369,6 @@ def encode(command: Command, has_data_set: bool = False) -> bytes:
 
     :param has_data_set: does a data set follow it?
     """
-    parts = []
     values = [
         (item.number, _encode_value(item.vr, value))
         for item in _ELEMENTS[type(command)]
@@ -373,6 +377,7 @@ def encode(command: Command, has_data_set: bool = False) -> bytes:
     ]
     values.append((_COMMAND_FIELD, _US.pack(command.command_field)))
     values.append((_DATA_SET_TYPE, _US.pack(_DATA_SET if has_data_set else _NO_DATA_SET)))
+    parts = []
     for number, octets in sorted(values):
         parts.append(_ELEMENT.pack(0, number, len(octets)))
         parts.append(octets)
@@ -407,7 +412,7 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
         known["command_field"] = code
     for number, name, vr, mandatory in _ELEMENTS[message]:
         value = values.get(number)
-        if value is not None:
+        if value or (value is not None and vr != "US"):  # an empty number is no number
             known[name] = _decode_value(number, vr, value)
         elif mandatory:
             if vr == "US":
@@ -416,7 +421,7 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
     return message(**known), data_set_type != _NO_DATA_SET
 
 
-def _split(data: memoryview) -> Any:
+def _split(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     position = 0
     while position < len(data):
         if len(data) - position < _ELEMENT.size:
@@ -436,7 +441,7 @@ def _decode_value(number: int, vr: str, value: memoryview) -> Any:
             raise InvalidCommand(f"(0000,{number:04X}) is not two octets long")
         return _US.unpack(value)[0]
     if vr == "AT":
-        numbers = value[: len(value) & ~3].cast("B")
+        numbers = value[: len(value) & ~3]
         pairs = Struct(f"<{len(numbers) // 2}H").unpack(numbers)
         return tuple(high << 16 | low for high, low in zip(pairs[::2], pairs[1::2], strict=True))
     return bytes(value).decode("latin-1").strip(" \0")

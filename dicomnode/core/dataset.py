@@ -7,7 +7,9 @@ element ended.
 It reads what pydicom reads, the way pydicom reads it: two octets that cannot be a VR belong to an
 implicit VR length, an unknown VR has a 16-bit length, the first element of a data set or item tells
 whether its VRs are explicit. It finds fault only where pydicom would raise an exception or lose
-data; where it cannot tell, it doubts itself.
+data; where it cannot tell, it doubts itself. One thing it does not do as pydicom does: search for
+the delimiter that a fragment of pixel data has swallowed, since a length which reaches past the end
+is what a torn data set looks like.
 """
 
 from __future__ import annotations

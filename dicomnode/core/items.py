@@ -54,7 +54,7 @@ def read_items(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         position += length
 
 
-def read_uid(value: memoryview) -> str:
+def read_uid(value: bytes | memoryview) -> str:
     """Return a UID; devices pad it with NUL or space, though PS3.8 F.1 forbids padding."""
     return bytes(value).decode("latin-1").rstrip("\0 ")
 
@@ -80,7 +80,7 @@ class _Cursor:
         return self.take(length)
 
     def uid(self) -> str:
-        return self.field().decode("latin-1").rstrip("\0 ")
+        return read_uid(self.field())
 
 
 def _field(value: bytes) -> bytes:

@@ -193,6 +193,9 @@ def _decode_associate(
                 raise InvalidPDU("a presentation context id is repeated")
             contexts[context.id] = context
         elif item == 0x50:
+            # Tables 9-11 and 9-17: one. So its 64 KiB bound the sub-items that are read.
+            if "user_information" in values:
+                raise InvalidPDU("the user information is repeated")
             values["user_information"] = UserInformation.decode(value)
     if not contexts:
         raise InvalidPDU("no presentation context")  # Tables 9-11 and 9-17: one or more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 _DUMP = re.compile(r"#.*|'([^']*)'|([0-9A-F]{2})(?=\s|$)|(\S+)")
 
 #: The same examples in each run, and no clock: a slow machine is no failure.
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=200)
+stable = settings(derandomize=True, deadline=None, database=None, max_examples=100)
 
 
 def octets(dump: str) -> bytes:
@@ -43,7 +44,7 @@ def arrivals(data: bytes) -> Iterator[tuple[bytes, ...]]:
 def cut_at(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Cut ``data`` at each of the places that lies inside it."""
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(places)]
 
 
 def truncations(data: bytes) -> Iterator[bytes]:

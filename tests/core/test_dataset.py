@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import random
@@ -193,11 +192,9 @@ class WalkTestCase(SynchronousTestCase):
     def walk(self, transfer_syntax: str, data: bytes) -> Walk:
         """Walk the octets whole, one by one, and cut at every offset; all must tell the same."""
         walk = walked(transfer_syntax, data)
-        for fragments in (
-            [memoryview(data)],
-            octet_by_octet(data),
-            *((data[:n], data[n:]) for n in range(min(len(data), 1000))),
-        ):
+        arrivals: list[list[bytes] | list[memoryview]] = [[memoryview(data)], octet_by_octet(data)]
+        arrivals += [[data[:n], data[n:]] for n in range(min(len(data), 1000))]
+        for fragments in arrivals:
             self.assertEqual(outcome(walked(transfer_syntax, *fragments)), outcome(walk))
         for text in (walk.fault, walk.doubt):
             self.assertLessEqual(len(text or ""), 64)
@@ -581,6 +578,11 @@ class DoubtTests(WalkTestCase):
         self.assertFalse(pydicom_elements(data, EXPLICIT).raised)
         self.assertDoubt(EXPLICIT, data, "no item where one is due, at octet 12")
 
+    def test_garbage(self) -> None:
+        """Garbage may look like a value of undefined length, but it has no SOP Instance UID."""
+        walk = self.walk(IMPLICIT, b"\xff" * 100)
+        self.assertEqual((walk.doubt, walk.sop_instance_uid), ("no item where one is due, at octet 8", None))
+
     def test_values_stay(self) -> None:
         """What was kept before the doubt stays, what comes after is not seen."""
         walk = walked(
@@ -722,7 +724,7 @@ class PydicomFileTests(WalkTestCase):
             size = 1 if len(data) <= 10_000 else 13
             pieces = [data[n : n + size] for n in range(0, len(data), size)]
             self.assertEqual(outcome(walked(transfer_syntax, *pieces)), expected, file.name)
-            for offset in offsets(file, 40, 20):
+            for offset in random.Random(len(data)).sample(offsets(file, 100, 100), 40):
                 pieces = [data[:offset], data[offset:]]
                 self.assertEqual(outcome(walked(transfer_syntax, *pieces)), expected, (file.name, offset))
 
@@ -732,12 +734,13 @@ class PydicomFileTests(WalkTestCase):
             if file.transfer_syntax == DEFLATED:
                 continue
             boundaries = file.elements.boundaries - {0}
-            small = len(file.data) <= 6000
+            small = len(file.data) <= 4500
             walk, start, last = Walk(file.transfer_syntax), 0, 0
             for offset in range(1, len(file.data)) if small else offsets(file, 500, 100):
                 walk.feed(file.data[start:offset])
                 start = offset
-                ended = copy.copy(walk)
+                ended = Walk(file.transfer_syntax)
+                vars(ended).update(vars(walk))
                 ended.end()
                 last = offset if offset in boundaries else last
                 whole = last > 0 and offset - last < 8 and not any(file.data[last:offset])
@@ -759,7 +762,7 @@ WORDS = st.text("AB0. ", max_size=20)
 PLAIN_ELEMENTS = st.one_of(
     st.tuples(st.sampled_from([0x00080018, 0x0020000D, 0x00080016]), st.just("UI"), st.just("1.2.3")),
     st.tuples(st.sampled_from([0x00100020, 0x00091001, 0x00204000]), st.just("LO"), WORDS),
-    st.tuples(st.sampled_from([0x00080060, 0x00400010]), st.just("CS"), WORDS),
+    st.tuples(st.sampled_from([0x00080060, 0x00400010]), st.just("CS"), st.text("AB0 ", max_size=16)),
     st.tuples(st.just(0x00280010), st.just("US"), st.integers(0, 65535)),
     st.tuples(st.just(0x00091002), st.just("UN"), st.binary(max_size=40)),
     st.tuples(st.just(0x0040A160), st.just("UT"), WORDS),
@@ -809,7 +812,7 @@ SHARDS = st.one_of(
 GARBAGE = st.binary(max_size=300) | st.lists(SHARDS, max_size=15).map(b"".join)
 
 quickly = settings(
-    max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 
@@ -835,7 +838,8 @@ class PropertyTests(WalkTestCase):
             split = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=5)))
             pieces = [data[a:b] for a, b in zip([0, *split], [*split, len(data)], strict=True)]
             self.assertEqual(outcome(walked(transfer_syntax, *pieces)), outcome(walk))
-            self.assertEqual(outcome(walked(DEFLATED, deflate(data)))[0], True)
+            if transfer_syntax != BIG_ENDIAN:
+                self.assertTrue(walked(DEFLATED, deflate(data)).whole)
 
     @quickly
     @given(GARBAGE, st.sampled_from([*PLAIN, DEFLATED]), st.lists(st.integers(0, 300), max_size=5))

@@ -1,5 +1,8 @@
 """Tests of :mod:`dicomnode.core.items`: the User Information of PS3.8 Annex D and PS3.7 Annex D.3."""
 
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
 from __future__ import annotations
 
 from collections.abc import Callable

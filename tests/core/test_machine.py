@@ -1,5 +1,8 @@
 """Tests of :mod:`dicomnode.core.machine`: the protocol machine of PS3.8 9.2."""
 
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
 from __future__ import annotations
 
 from itertools import product

@@ -1,5 +1,8 @@
 """Tests of :mod:`dicomnode.core.negotiation`: which presentation contexts, and why not."""
 
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase

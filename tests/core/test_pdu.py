@@ -1,5 +1,8 @@
 """Tests of :mod:`dicomnode.core.pdu`: the PDUs of PS3.8 9.3."""
 
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -277,6 +280,11 @@ class AssociateRQTests(SynchronousTestCase):
     def test_no_user_information(self) -> None:
         """Missing user information is as good as empty."""
         self.assertEqual(decode_request(request(CONTEXT)).user_information, UserInformation())
+
+    def test_repeated_user_information(self) -> None:
+        """There is one User Information Item: a PDU full of them is not read to its end."""
+        for pdu in (ASSOCIATE_RQ, ASSOCIATE_AC):
+            self.assertRaises(InvalidPDU, decode, pdu + encode_item(0x50, b""))
 
     def test_no_context(self) -> None:
         """At least one presentation context must be proposed."""
