@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    LogLevel,
+    LogLevelFilterPredicate,
+    PredicateResult,
+    globalLogBeginner,
+)
 from twisted.python import usage
+from zope.interface import provider
 
 _USAGE = """\
 usage: dicomnode COMMAND ...
@@ -49,16 +58,22 @@ def _storescp(arguments: Sequence[str]) -> None:
     from dicomnode.observers import TextLines
     from dicomnode.tap import makeService
 
-    # What Twisted itself has to say is said only when something is wrong.
-    others = FilteringLogObserver(
-        TextLines(sys.stderr, namespace=None), [LogLevelFilterPredicate(defaultLogLevel=LogLevel.error)]
-    )
+    # What Twisted itself has to say is said only when something is wrong; what we have, by the service.
+    wrong = LogLevelFilterPredicate(defaultLogLevel=LogLevel.error)
+    others = FilteringLogObserver(TextLines(sys.stderr, namespace=None), [_not_said_yet, wrong])
     globalLogBeginner.beginLoggingTo([others], redirectStandardIO=False)
     service = makeService(options)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
+
+
+@provider(ILogFilterPredicate)
+def _not_said_yet(event: Mapping[str, Any]) -> Any:
+    """The service writes what its LogObserver says; everything else is for us to write."""
+    ours = event.get("log_namespace") == "dicomnode"
+    return PredicateResult.no if ours else PredicateResult.maybe
 
 
 if __name__ == "__main__":

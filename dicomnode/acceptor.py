@@ -8,7 +8,7 @@ from itertools import count
 from typing import cast
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
@@ -105,7 +105,7 @@ class Acceptor(Factory):
         )
         self._numbers = count(1)
         self._draining = False
-        self._drained: Deferred[None] = Deferred()
+        self._awaiting_end: list[tuple[Deferred[None], IDelayedCall]] = []
         #: those whose transport connection is open
         self.associations: set[AssociationProtocol] = set()
 
@@ -138,9 +138,9 @@ class Acceptor(Factory):
             association.drain()
         if not self.associations:
             return succeed(None)
-        patience = self._reactor.callLater(grace, self._stop)
-        self._drained.addCallback(lambda _: patience.cancel() if patience.active() else None)
-        return self._drained
+        drained: Deferred[None] = Deferred()
+        self._awaiting_end.append((drained, self._reactor.callLater(grace, self._stop)))
+        return drained
 
     def _stop(self) -> None:
         for association in list(self.associations):
@@ -149,7 +149,11 @@ class Acceptor(Factory):
     def _closed(self, association: AssociationProtocol) -> None:
         self.associations.discard(association)
         if self._draining and not self.associations:
-            self._drained.callback(None)
+            awaiting, self._awaiting_end = self._awaiting_end, []
+            for drained, patience in awaiting:
+                if patience.active():
+                    patience.cancel()
+                drained.callback(None)
 
     def _consider(self, association: AssociationProtocol, request: AssociateRQ) -> Deferred[AssociateAC]:
         return Deferred.fromCoroutine(self._ask(association, request))

@@ -14,11 +14,18 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
 from dicomnode.core import machine
-from dicomnode.core.command import Response
+from dicomnode.core.command import CCancelRQ, Response
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ
 
 if TYPE_CHECKING:
     from dicomnode.interfaces import IAssociation, Instance, IOperation
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The program has started."""
+
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,14 @@ class AbortSent:
     association: IAssociation
     abort: Abort
     why: str  #: in words, for an operator
+    by_user: bool = True  #: of the service; otherwise it is the protocol machine that found fault
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationReleased:
+    """The association has ended in good order; its transport connection is still to be closed."""
+
+    association: IAssociation
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +103,7 @@ class AssociationEnded:
     association: IAssociation
     how: str  #: ``"released"``, ``"aborted"``, ``"lost"``, ``"rejected"``, or ``"never"`` established
     seconds: float  #: since the transport connection was made
+    truncated: bool = False  #: the last PDU that the peer sent had not come whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +123,15 @@ class OperationEnded:
     response: Response | None
     octets: int  #: of the data set
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReceived:
+    """The peer wants no more of an operation; it may have ended already."""
+
+    association: IAssociation
+    context_id: int
+    request: CCancelRQ
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +199,19 @@ class Unexpected:
 
 
 Event: TypeAlias = (
-    Listening
+    Started
+    | Listening
     | AssociationRequested
     | AssociationAccepted
     | AssociationRejected
     | AbortReceived
     | AbortSent
     | TimedOut
+    | AssociationReleased
     | AssociationEnded
     | OperationStarted
     | OperationEnded
+    | CancelReceived
     | Doubted
     | InstanceKept
     | InstanceNotKept

@@ -12,6 +12,7 @@ piles up pauses the peer.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -48,6 +49,12 @@ SLOW = 0.05
 
 _T = TypeVar("_T")
 
+_NOT_OF_A_UID = re.compile(r"[^0-9.]")
+
+#: What may stand in File Meta, as it is; anything else as a question mark. So does a backslash, which
+#: would make two values of one.
+_DEFAULT_REPERTOIRE = bytes(octet if 0x20 <= octet < 0x7F and octet != 0x5C else 0x3F for octet in range(256))
+
 _UL = Struct("<I")
 #: Tag, VR, and a length of two octets (PS3.5 7.1.2); or, for OB, of four after two reserved ones.
 _SHORT = Struct("<HH2sH")
@@ -59,8 +66,11 @@ class Reactor(IReactorFromThreads, IReactorTime):
 
 
 def default_name(instance: Instance) -> str:
-    """Return the file name that pynetdicom's storescp gives: ``CT.1.2.3``."""
-    return f"{file_name_prefix(instance.sop_class_uid)}.{instance.sop_instance_uid}"
+    """Return the file name that pynetdicom's storescp gives: ``CT.1.2.3``.
+
+    It is one component of a path, whatever the UID is.
+    """
+    return f"{file_name_prefix(instance.sop_class_uid)}.{_NOT_OF_A_UID.sub('_', instance.sop_instance_uid)}"
 
 
 def part10_header(instance: Instance) -> bytes:
@@ -87,7 +97,7 @@ def part10_header(instance: Instance) -> bytes:
 
 def _default_repertoire(value: str) -> bytes:
     """File Meta knows but the default character repertoire, without control characters (PS3.5 6.1.3)."""
-    return bytes(octet if 0x20 <= octet < 0x7F else 0x3F for octet in value.encode("latin-1", "replace"))
+    return value.encode("latin-1", "replace").translate(_DEFAULT_REPERTOIRE)
 
 
 @implementer(IStorage)
@@ -191,11 +201,11 @@ class PartFile:
 
 def _behind(buffers: Sequence[bytes | memoryview], written: int) -> list[bytes | memoryview]:
     """Return what is left of ``buffers`` behind the octets that a short write took."""
-    for index, buffer in enumerate(buffers):
-        if written < len(buffer):
-            return [memoryview(buffer)[written:], *buffers[index + 1 :]]
-        written -= len(buffer)
-    return []
+    first = 0
+    while written >= len(buffers[first]):
+        written -= len(buffers[first])
+        first += 1
+    return [memoryview(buffers[first])[written:], *buffers[first + 1 :]]
 
 
 @implementer(IInstanceWriter)
@@ -212,7 +222,7 @@ class FileWriter:
         self._waiting_octets = 0
         self._paused = False
         self._in_thread = False
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self._finish: Callable[[], None] | None = None  # once nothing waits
 
     # IConsumer
@@ -232,7 +242,7 @@ class FileWriter:
         if self._error is not None:
             return
         storage = self._storage
-        if storage.slow or self._in_thread:
+        if storage.slow or self._in_thread or self._waiting:
             self._waiting += data
             self._waiting_octets += _cost(data)
             self._balance()
@@ -308,28 +318,29 @@ class FileWriter:
         self._next()
 
     def _not_written(self, failure: Failure) -> None:
-        self._failed(_os_error(failure))
-        self._next()
+        self._failed(failure.value)
 
     def _kept(self, replaced: bool) -> None:
         instance = self._instance
         self._storage.observe(events.InstanceKept(instance.association, instance, self._name, replaced))
 
-    def _not_kept(self, failure: Failure) -> Failure:
-        self._failed(_os_error(failure))
-        return failure
+    def _not_kept(self, failure: Failure) -> Deferred[None]:
+        return self._failed(failure.value).addCallback(lambda _: failure)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: BaseException | None) -> Deferred[None]:
+        """Write no more, and leave nothing behind; then comes what waits for the end."""
         self._error = error
         self._waiting = []
         instance = self._instance
-        directory = self._storage.directory
-        self._storage.observe(
-            events.InstanceNotKept(instance.association, instance, self._name, directory, error)
-        )
-        self._run(self._file.discard)
+        if isinstance(error, OSError):  # else it is a bug: commit fails with it, and that is told
+            directory = self._storage.directory
+            self._storage.observe(
+                events.InstanceNotKept(instance.association, instance, self._name, directory, error)
+            )
+        discarded = self._run(self._file.discard).addCallback(lambda _: self._next())
         if self._producer is not None:
             self._producer.stopProducing()
+        return discarded
 
     def _balance(self) -> None:
         """Pause the producer when too much waits, and let it go on when little does."""
@@ -350,8 +361,3 @@ def _timed(seconds: Callable[[], float], job: Callable[[], _T]) -> tuple[_T, flo
 
 def _cost(data: Sequence[bytes | memoryview]) -> int:
     return sum(map(len, data)) + OVERHEAD * len(data)
-
-
-def _os_error(failure: Failure) -> OSError:
-    failure.trap(OSError)  # type: ignore[no-untyped-call]
-    return cast(OSError, failure.value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -68,9 +68,11 @@ class Node(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        await self._stop_listening()
-        await self._acceptor.drain(self._grace)
-        self._pool.stop()
+        try:
+            await self._stop_listening()
+        finally:
+            await self._acceptor.drain(self._grace)
+            self._pool.stop()
 
     def _listening(self, port: IListeningPort) -> IListeningPort:
         self._observe(events.Listening(port.getHost()))
@@ -82,8 +84,9 @@ class Node(Service):
             _log.failure("cannot listen", failure)
 
     async def _stop_listening(self) -> None:
-        ports, self._ports = self._ports, []
-        for listening in ports:
-            port = await listening
-            if port is not None:
-                await maybeDeferred(port.stopListening)
+        listenings, self._ports = self._ports, []
+        for listening in listenings:
+            listening.cancel()  # where it has not come to listen
+        ports = [await listening for listening in listenings]
+        closing = [maybeDeferred(port.stopListening) for port in ports if port is not None]
+        await gatherResults(closing, consumeErrors=True)

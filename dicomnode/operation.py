@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -65,6 +65,7 @@ class Operation:
         self._delivered: Deferred[None] | None = None
         self._performing: Deferred[int] | None = None
         self._answer: Response | None = None  # awaiting the end of the request
+        self._cancelled = False
         self._association_ended = False
 
     # For the service
@@ -73,12 +74,15 @@ class Operation:
         if self._consumer is not None:
             raise RuntimeError("the data set is being delivered already")
         self._consumer = consumer
+        if self._dropping:
+            return fail(CancelledError())  # too late: the association has ended, or it is answered
         if not self._arriving:
             return succeed(None)
-        self._delivered = Deferred(self._delivery_cancelled)
+        delivered: Deferred[None] = Deferred(self._delivery_cancelled)
+        self._delivered = delivered
         consumer.registerProducer(self, True)
-        self._performer.read_on()
-        return self._delivered
+        self._performer.read_on()  # may bring the end of it
+        return delivered
 
     def read_data_set(self, limit: int) -> Deferred[bytes]:
         whole = _Whole(limit)
@@ -87,7 +91,7 @@ class Operation:
     # For the consumer: IPushProducer
 
     def pauseProducing(self) -> None:
-        if self._arriving:
+        if self._arriving and not self._dropping:
             self._performer.pause(self)
 
     def resumeProducing(self) -> None:
@@ -111,8 +115,10 @@ class Operation:
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""
         self._performing = cast(Deferred[int], maybeDeferred(service.perform, self))
-        self._performing.addCallbacks(self._performed, self._failed)
+        self._performing.addCallback(self._performed).addErrback(self._failed)
         self._performing.addErrback(self._performer.unexpected, "answering an operation")
+        if self._association_ended:  # by the service itself
+            self._cancel_performing()
 
     def refuse(self, status: int, comment: str) -> None:
         """Answer it without anyone performing it."""
@@ -150,17 +156,23 @@ class Operation:
 
     def cancel(self) -> None:
         """C-CANCEL-RQ (PS3.7 9.3.2.3): perform no more of it, and answer so."""
-        if self._performing is not None:
-            self._performing.cancel()
+        self._cancelled = True
+        self._cancel_performing()
 
     def association_ended(self) -> None:
         """There is no one left to answer."""
         self._association_ended = True
         self._drop()
-        if self._performing is not None:
-            self._performing.cancel()
+        self._cancel_performing()
 
     # Within
+
+    def _cancel_performing(self) -> None:
+        if self._performing is not None:
+            try:
+                self._performing.cancel()
+            except Exception:
+                self._performer.unexpected(Failure(), "cancelling an operation")  # type: ignore[no-untyped-call]
 
     def _drop(self) -> None:
         """Receive the rest of the data set, and drop it."""
@@ -170,22 +182,29 @@ class Operation:
         self._performer.read_on()
 
     def _delivery_cancelled(self, _: Deferred[None]) -> None:
-        assert self._consumer is not None
         self._delivered = None
-        self._consumer.unregisterProducer()
+        self._unregister()
         self._drop()
 
     def _end_delivery(self, result: Failure | None) -> None:
         delivered, self._delivered = self._delivered, None
         if delivered is not None:
-            assert self._consumer is not None
-            self._consumer.unregisterProducer()
+            self._unregister()
             if result is None:
                 delivered.callback(None)
             else:
                 delivered.errback(result)
 
+    def _unregister(self) -> None:
+        assert self._consumer is not None
+        try:
+            self._consumer.unregisterProducer()
+        except Exception:
+            self._performer.unexpected(Failure(), "ending a delivery")  # type: ignore[no-untyped-call]
+
     def _performed(self, status: int) -> None:
+        if not isinstance(status, int) or not 0 <= status <= 0xFFFF:
+            raise TypeError(f"{status!r} is not a status")
         self._respond(status, "")
 
     def _failed(self, failure: Failure) -> None:
@@ -194,7 +213,7 @@ class Operation:
             self._respond(error.status, error.comment)
         elif isinstance(error, OSError):
             self._respond(Status.OUT_OF_RESOURCES, error.strerror or "the storage failed")
-        elif isinstance(error, CancelledError):
+        elif isinstance(error, CancelledError) and (self._cancelled or self._association_ended):
             self._respond(Status.CANCEL, "")
         else:
             self._performer.unexpected(failure, f"performing a {type(self.request).__name__}")

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -37,6 +38,8 @@ from dicomnode.operation import Operation
 #: Operations of one association at a time: one being performed, one on its way in. No asynchronous
 #: operations window is negotiated, so a requestor should not even send the second.
 OPERATIONS = 2
+
+_log = Logger()  # for what an observer cannot be told: its own failure
 
 #: How long a peer that was sent an A-ABORT because we stop may take to close, in seconds.
 LINGER = 1.0
@@ -105,6 +108,7 @@ class AssociationProtocol(Protocol):
         self._service_for = service_for
         self._consider = consider
         self._on_closed = closed
+        self._backlog = _Backlog(self)
         self._timeouts = timeouts
         self._observe = observe
         if trace:
@@ -121,6 +125,8 @@ class AssociationProtocol(Protocol):
         self._artim_state = State.STA1
         self._silence: IDelayedCall | None = None
         self._draining = False
+        self._observer_failed = False
+        self._closing = False
         self._how = "never"
         self._began = 0.0
         self._closed = False
@@ -159,7 +165,7 @@ class AssociationProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             # A response is one small write: it must not wait for the acknowledgement of another.
             self._wire.setTcpNoDelay(True)
-        self._wire.registerProducer(_Backlog(self), True)
+        self._wire.registerProducer(self._backlog, True)
         self._core.transport_opened()
         self._pump()
 
@@ -169,20 +175,22 @@ class AssociationProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
+        truncated = self._core.in_pdu
         self._unread.clear()
         self._indications = iter(())
         for indication in self._core.transport_closed():
             self._indicated(indication)
         self._association_over(AssociationLost("the transport connection was closed"))
         self._pauses.clear()
-        self._set_artim()
+        self._closing = False
+        self._set_artim(again=True)
         self._set_silence()
         seconds = self._clock.seconds() - self._began
-        self._observe(events.AssociationEnded(self, self._how, seconds))
+        self._tell(events.AssociationEnded(self, self._how, seconds, truncated))
         self._on_closed(self)
 
     def _stepped(self, state: State, event: Event, action: str, following: State) -> None:
-        self._observe(events.Transition(self, state, event, action, following))
+        self._tell(events.Transition(self, state, event, action, following))
 
     # Reading
 
@@ -209,7 +217,8 @@ class AssociationProtocol(Protocol):
                 self._indications = self._core.receive(self._unread.popleft())
             else:
                 self.resume(self)
-                break
+                if not self._unread:  # resuming may have brought more
+                    break
         else:
             # What is read already waits as it is; what is not waits in the peer.
             self.pause(self)
@@ -244,48 +253,66 @@ class AssociationProtocol(Protocol):
     def _introduce(self, request: AssociateRQ) -> None:
         self.calling_ae_title = request.calling_ae_title
         self.called_ae_title = request.called_ae_title
-        self._observe(events.AssociationRequested(self, request))
+        self._tell(events.AssociationRequested(self, request))
 
     def _associate_requested(self, request: AssociateRQ) -> None:
         self._introduce(request)
         self._considering = considering = self._consider(self, request)
         considering.addCallbacks(
             self._accept, self._reject, callbackArgs=(request,), errbackArgs=(request,)
-        ).addErrback(self.unexpected, "answering an A-ASSOCIATE-RQ")
+        ).addErrback(self._not_answered)
+
+    def _not_answered(self, failure: Failure) -> None:
+        self.unexpected(failure, "answering an A-ASSOCIATE-RQ")
+        self._abort("an internal error")
 
     def _accept(self, answer: AssociateAC, request: AssociateRQ) -> None:
         self._considering = None
-        self._how = "lost"  # until we know better
+        if self._core.state is not State.STA3:
+            return  # the peer has gone
         self._core.accept(answer)
-        self._observe(events.AssociationAccepted(self, request, answer))
+        self._how = "lost"  # until we know better
+        self._tell(events.AssociationAccepted(self, request, answer))
         self._pump()
 
     def _reject(self, failure: Failure, request: AssociateRQ) -> None:
         self._considering = None
         error = failure.value
-        if isinstance(error, CancelledError):
-            return  # the peer has gone
+        gone = self._core.state is not State.STA3
+        if gone and isinstance(error, CancelledError):
+            return
         if isinstance(error, AssociationRejected):
             rejection = AssociateRJ(error.result, error.source, error.reason)
         else:
             self.unexpected(failure, "considering an A-ASSOCIATE-RQ")
             rejection = AssociateRJ(2, 1, 1)  # transient, service user, no reason given
+        if gone:
+            return
         self._core.reject(rejection.result, rejection.source, rejection.reason)
         self._rejected(request, rejection, str(error))
         self._pump()
 
     def _rejected(self, request: AssociateRQ, rejection: AssociateRJ, why: str) -> None:
         self._how = "rejected"
-        self._observe(events.AssociationRejected(self, request, rejection, why))
+        self._tell(events.AssociationRejected(self, request, rejection, why))
 
     def _respond_release(self) -> None:
         """Answer A-RELEASE-RQ, once what was asked for before it is answered (AR-7)."""
-        if not self._operations and self._core.state in (State.STA8, State.STA9, State.STA12):
+        state = self._core.state
+        if state is State.STA8 and self._operations:
+            return
+        # Where two releases cross, no state lets us answer an operation any more.
+        if state in (State.STA8, State.STA9, State.STA12):
             self._core.respond_release()
+            self._released()
+
+    def _released(self) -> None:
+        if self._how != "released":
             self._how = "released"
+            self._tell(events.AssociationReleased(self))
 
     def _release_confirmed(self) -> None:
-        self._how = "released"
+        self._released()
         releasing, self._releasing = self._releasing, None
         if releasing is not None:
             releasing.callback(None)
@@ -294,10 +321,11 @@ class AssociationProtocol(Protocol):
     def _aborted(self, aborted: core.Aborted) -> None:
         if aborted.by_peer:
             self._how = "aborted"
-            self._observe(events.AbortReceived(self, Abort(aborted.source, aborted.reason)))
+            self._tell(events.AbortReceived(self, Abort(aborted.source, aborted.reason)))
         elif not self._closed:
             self._how = "aborted"
-            self._observe(events.AbortSent(self, Abort(aborted.source, aborted.reason), aborted.why))
+            abort = Abort(aborted.source, aborted.reason)
+            self._tell(events.AbortSent(self, abort, aborted.why, by_user=False))
         self._association_over(AssociationAborted(aborted.source, aborted.reason))
 
     def _abort(self, why: str) -> None:
@@ -309,7 +337,7 @@ class AssociationProtocol(Protocol):
             return
         self._core.abort()
         self._how = "aborted"
-        self._observe(events.AbortSent(self, Abort(), why))
+        self._tell(events.AbortSent(self, Abort(), why))
         self._association_over(AssociationAborted(0, 0))
         self.read_on()
 
@@ -320,7 +348,7 @@ class AssociationProtocol(Protocol):
         for operation, began in operations.items():
             operation.association_ended()
             seconds = self._clock.seconds() - began
-            self._observe(events.OperationEnded(self, operation, None, operation.octets, seconds))
+            self._tell(events.OperationEnded(self, operation, None, operation.octets, seconds))
         self.resume(self)
         if self._considering is not None:
             self._considering.cancel()
@@ -333,6 +361,7 @@ class AssociationProtocol(Protocol):
     def _message_received(self, message: core.MessageReceived) -> None:
         command = message.command
         if isinstance(command, CCancelRQ):
+            self._tell(events.CancelReceived(self, message.context.id, command))
             self._cancel(command.message_id_being_responded_to)
             return
         if not isinstance(command, Request):
@@ -343,7 +372,7 @@ class AssociationProtocol(Protocol):
         self._operations[operation] = self._clock.seconds()
         if message.has_data_set:
             self._arriving = operation
-        self._observe(events.OperationStarted(self, operation))
+        self._tell(events.OperationStarted(self, operation))
         service = self._service_for(message.context.abstract_syntax)
         if command.message_id in ids:
             operation.refuse(Status.DUPLICATE_INVOCATION, "the Message ID is in use")
@@ -367,13 +396,16 @@ class AssociationProtocol(Protocol):
                 operation.cancel()
 
     def answer(self, operation: Operation, response: Response) -> None:
-        """Send the response of an operation."""
+        """Send the response of an operation, unless we have asked for release ourselves."""
         began = self._operations.pop(operation, None)
-        if began is None or self._core.state not in (State.STA6, State.STA8):
+        if began is None:
             return
-        self._core.send_command(operation.context.id, response)
+        sent = self._core.state in (State.STA6, State.STA8)
+        if sent:
+            self._core.send_command(operation.context.id, response)
         seconds = self._clock.seconds() - began
-        self._observe(events.OperationEnded(self, operation, response, operation.octets, seconds))
+        answered = response if sent else None
+        self._tell(events.OperationEnded(self, operation, answered, operation.octets, seconds))
         if self._core.state is not State.STA6:
             self._respond_release()
         if self._draining and not self._operations:
@@ -382,7 +414,16 @@ class AssociationProtocol(Protocol):
 
     def unexpected(self, failure: Failure, doing: str) -> None:
         """Say what nobody foresaw."""
-        self._observe(events.Unexpected(self, failure, doing))
+        self._tell(events.Unexpected(self, failure, doing))
+
+    def _tell(self, event: events.Event) -> None:
+        """Tell the observer. If it fails, this association is aborted, in good order, and no other."""
+        try:
+            self._observe(event)
+        except Exception:
+            if not self._observer_failed:
+                self._observer_failed = True
+                _log.failure("An observer failed upon {event}", event=type(event).__name__)
 
     # Pausing: the transport is paused while there is any reason for it
 
@@ -390,16 +431,18 @@ class AssociationProtocol(Protocol):
         """Stop reading from the transport until ``reason`` is resumed."""
         if not self._pauses and not self._closed:
             self._wire.pauseProducing()
-            self._observe(events.Paused(self))
+            self._tell(events.Paused(self))
         self._pauses.add(reason)
+        self._set_silence()
 
     def resume(self, reason: object) -> None:
         """``reason`` is none any more."""
         if reason in self._pauses:
             self._pauses.remove(reason)
             if not self._pauses and not self._closed:
+                self._tell(events.Resumed(self))
                 self._wire.resumeProducing()
-                self._observe(events.Resumed(self))
+            self._set_silence()
 
     # Stopping
 
@@ -413,8 +456,7 @@ class AssociationProtocol(Protocol):
         """Abort now, and close soon, whether the peer reads it or not."""
         self._draining = True
         self._abort("the service stops")
-        self._artim_state = State.STA1  # where it had been aborted before, ARTIM is shortened
-        self._set_artim()
+        self._set_artim(again=True)  # where it had been aborted before, ARTIM is shortened
 
     # The pump
 
@@ -422,41 +464,47 @@ class AssociationProtocol(Protocol):
         """Bring the transport and the timers in step with the core."""
         if self._reading or self._closed:
             return
+        if self._observer_failed and not self._closing:
+            self._abort("an observer failed")
         data = self._core.data_to_send()
         if data:
             self._wire.write(b"".join(data))
-        self._set_artim()
-        self._set_silence()
         if self._core.state is State.STA1:
             self._close()
+        self._set_artim()
+        self._set_silence()
 
     def _close(self) -> None:
+        self._closing = True
         self._wire.unregisterProducer()
         self._wire.loseConnection()
 
     # Timers: ARTIM follows from the state, silence from what is waited for
 
-    def _set_artim(self) -> None:
+    def _set_artim(self, again: bool = False) -> None:
         state = self._core.state
-        if state is self._artim_state:
+        if state is self._artim_state and not again:
             return
         self._artim_state = state
         if self._artim is not None and self._artim.active():
             self._artim.cancel()
         self._artim = None
         seconds = LINGER if self._draining else self._timeouts.acse
-        if self._core.artim_running and seconds:
+        # PS3.8 has it stopped where we close. But what we have yet to write may never be read, and
+        # TLS awaits an answer: a connection that is being closed may stay, if the peer so wants.
+        if seconds and (self._core.artim_running or self._closing):
             self._artim = self._clock.callLater(seconds, self._artim_expired)
 
     def _artim_expired(self) -> None:
         self._artim = None
-        closing = self._core.state is State.STA13
-        if not closing:
-            self._observe(events.TimedOut(self, "ACSE", self._timeouts.acse))
-        self._core.artim_expired()
+        given_up = self._closing or self._core.state is State.STA13
+        if not given_up:
+            self._tell(events.TimedOut(self, "ACSE", self._timeouts.acse))
+        if self._core.artim_running:
+            self._core.artim_expired()
         self._pump()
-        if closing:
-            self._wire.abortConnection()  # it may never read what we have yet to write
+        if given_up:
+            self._wire.abortConnection()
 
     def _set_silence(self) -> None:
         seconds, _ = self._allowed_silence()
@@ -471,6 +519,8 @@ class AssociationProtocol(Protocol):
         """How long the peer may be silent, and who says so; 0 is for ever."""
         state = self._core.state
         timeouts = self._timeouts
+        if self._backlog in self._pauses and state in (State.STA6, State.STA8):
+            return timeouts.network, "network"  # it does not read what we answer
         if self._closed or self._pauses:
             return 0.0, ""  # a slow disk is not the peer's fault
         if state in (State.STA5, State.STA7, State.STA10, State.STA11):
@@ -487,5 +537,5 @@ class AssociationProtocol(Protocol):
     def _silent(self) -> None:
         self._silence = None
         seconds, what = self._allowed_silence()
-        self._observe(events.TimedOut(self, what, seconds))
+        self._tell(events.TimedOut(self, what, seconds))
         self._abort(f"{what} timeout")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProducer
+from twisted.internet.interfaces import IProducer, IPushProducer
 from zope.interface import implementer
 
 from dicomnode import events, uids
@@ -42,6 +43,11 @@ class _WithUnknown(Mapping[str, Sequence[str]]):
 
     _STANDARD = "1.2.840.10008."
     _STORAGE = "1.2.840.10008.5.1.4.1.1."
+    #: What is below that root all the same: query and retrieval of protocol approvals and inventories.
+    _NOT_STORAGE = frozenset(
+        "1.2.840.10008.5.1.4.1.1." + number
+        for number in ("200.4", "200.5", "200.6", "201.1.1", "201.2", "201.3", "201.4", "201.5", "201.6")
+    )
 
     def __init__(self, known: Mapping[str, Sequence[str]], transfer_syntaxes: Sequence[str]) -> None:
         self._known = known
@@ -52,6 +58,8 @@ class _WithUnknown(Mapping[str, Sequence[str]]):
         if known is not None:
             return known
         if abstract_syntax.startswith(self._STANDARD) and not abstract_syntax.startswith(self._STORAGE):
+            raise KeyError(abstract_syntax)
+        if abstract_syntax in self._NOT_STORAGE:
             raise KeyError(abstract_syntax)
         return self._transfer_syntaxes
 
@@ -101,9 +109,10 @@ class Storage:
                 walk = Walk(operation.context.transfer_syntax)
                 checking = _Checking(writer, walk)
                 await operation.deliver_data_set(checking)
-                checking.judge(operation)
-                if walk.doubt is not None:
-                    self._observe(events.Doubted(operation.association, operation, walk.doubt))
+                if not checking.stopped:  # else it has not seen all, and commit says why
+                    checking.judge(operation)
+                    if walk.doubt is not None:
+                        self._observe(events.Doubted(operation.association, operation, walk.doubt))
             else:
                 await operation.deliver_data_set(writer)
         except Exception:  # CancelledError is one, too
@@ -131,17 +140,31 @@ class Storage:
             raise OperationFailed(Status.CANNOT_UNDERSTAND, "no data set")
 
 
-@implementer(IInstanceWriter)
+@implementer(IInstanceWriter, IPushProducer)
 class _Checking:
     """Lets a walk see what a writer is given."""
 
     def __init__(self, writer: IInstanceWriter, walk: Walk) -> None:
+        self.stopped = False  #: has the writer said that it can take no more?
         self._writer = writer
         self._walk = walk
-        self.registerProducer = writer.registerProducer
         self.unregisterProducer = writer.unregisterProducer
         self.commit = writer.commit
         self.abort = writer.abort
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        self._producer = cast(IPushProducer, producer)
+        self._writer.registerProducer(self, streaming)
+
+    def pauseProducing(self) -> None:
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self.stopped = True
+        self._producer.stopProducing()
 
     def write(self, data: bytes) -> None:
         self.writeSequence((data,))
@@ -163,10 +186,12 @@ class _Checking:
             ("SOP Class", request.affected_sop_class_uid, walk.sop_class_uid),
             ("SOP Instance", request.affected_sop_instance_uid, walk.sop_instance_uid),
         ):
-            if found is None:
+            if not found:
                 raise OperationFailed(Status.CANNOT_UNDERSTAND, f"the data set has no {name} UID")
-            if found is not None and found != said:
-                why = f"{name} {found}, not {said}"
+            if found != said:
+                # What is no UID may be anything, and is not repeated.
+                another = f"{name} {found}, not {said}"
+                why = another if _UID.fullmatch(found) else f"{name} UID of the data set is not a UID"
                 raise OperationFailed(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
 
 

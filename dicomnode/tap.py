@@ -14,9 +14,10 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger, LogPublisher, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
-from dicomnode import uids
+from dicomnode import events, uids
 from dicomnode.acceptor import AcceptAny, Acceptor, CalledAETitle
 from dicomnode.filestore import FileStorage
+from dicomnode.implementation import __version__
 from dicomnode.interfaces import IService, IStorage
 from dicomnode.node import Node
 from dicomnode.observers import JSONLines, LogObserver, TextLines
@@ -63,6 +64,7 @@ def makeService(options: Mapping[str, Any]) -> Command:
 
     reactor: Any = installed  # Twisted types it as what all reactors have in common
     observe = LogObserver(options["log-level"], log=Logger("dicomnode", observer=_log_to(options)))
+    observe(events.Started(__version__))
     pool = ThreadPool(0, THREADS, "dicomnode-files")
     storage: IStorage
     if options["ignore"]:
@@ -104,7 +106,9 @@ def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 def _cannot_listen(error: CannotListenError) -> str:
     why = getattr(error.socketError, "strerror", None) or error.socketError
-    return f"cannot listen on {error.interface or 'any'}:{error.port}: {why}"
+    # That which has no interface is a path.
+    where = error.port if error.interface is None else f"{error.interface or 'any'}:{error.port}"
+    return f"cannot listen on {where}: {why}"
 
 
 def _writable(directory: str) -> str:
@@ -114,6 +118,8 @@ def _writable(directory: str) -> str:
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+    except FileExistsError:
+        raise CannotStart(f"output directory {directory!r} is not a directory") from None
     except OSError as error:
         raise CannotStart(f"output directory {directory!r}: {error.strerror}") from None
     return path
@@ -124,24 +130,31 @@ def _log_to(options: Mapping[str, Any]) -> ILogObserver:
     # sys.stderr is Twisted's own log after start-up.
     stream = cast(TextIO, sys.__stderr__)
     lines = JSONLines(stream) if options["log-format"] == "json" else TextLines(stream)
-    if _logs_to_stdout(getattr(options, "parent", None)) and _same_file(1, 2):
+    if _is_stderr(_log_descriptor(getattr(options, "parent", None))):
         return lines
     return LogPublisher(lines, globalLogPublisher)
 
 
-def _logs_to_stdout(parent: Mapping[str, Any] | None) -> bool:
-    """Does Twisted's log go to stdout? ``parent``: the options of ``twistd``, or of ``twist``."""
+def _log_descriptor(parent: Mapping[str, Any] | None) -> int | None:
+    """Return where Twisted's log goes, if to a file that is open.
+
+    :param parent: the options of ``twistd``, or of ``twist``.
+    """
     if parent is None:
-        return False
+        return None
     if "logFile" in parent:  # twist
-        return parent["logFile"] is sys.stdout
+        try:
+            descriptor: int = parent["logFile"].fileno()
+        except (OSError, ValueError):
+            return None  # it is no file of the system's
+        return descriptor
     if parent.get("syslog") or not parent.get("nodaemon"):
-        return False
-    return parent.get("logfile") in (None, "-")
+        return None
+    return 1 if parent.get("logfile") in (None, "-") else None
 
 
-def _same_file(one: int, other: int) -> bool:
+def _is_stderr(descriptor: int | None) -> bool:
     try:
-        return os.path.sameopenfile(one, other)
+        return descriptor is not None and os.path.sameopenfile(descriptor, 2)
     except OSError:
         return False  # one of them is closed

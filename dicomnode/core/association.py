@@ -239,12 +239,9 @@ class Association:
         except InvalidPDU as error:
             yield from self._refuse(Event.INVALID_PDU, error.reason, str(error))
             return
-        event = _EVENT_OF[item.pdu_type]
-        # The local user may have acted since the header was judged: the table is asked again.
-        if not ACTIONS[TRANSITIONS[event, self.state]][0] & Effect.INDICATE:
-            yield from self._refuse(event, UNEXPECTED_PDU, f"{event.name} after a local primitive")
-            return
-        self._step(event)
+        # The local user may have acted since the header was judged, but no primitive makes a PDU that
+        # was welcome unwelcome: the table has it so.
+        self._step(_EVENT_OF[item.pdu_type])
         if isinstance(pdu, AssociateRQ):
             self._request = pdu
             if pdu.protocol_version & 1:
@@ -313,9 +310,10 @@ class Association:
         """Play an event by which they broke the protocol."""
         before = self.state
         effect = self._step(event, reason)
-        if effect & Effect.ABORT and before is not State.STA13:
-            source = SERVICE_PROVIDER if effect & Effect.P_ABORT else SERVICE_USER
-            yield Aborted(source, reason, by_peer=False, why=why)
+        if effect & Effect.P_ABORT:
+            yield Aborted(SERVICE_PROVIDER, reason, by_peer=False, why=why)
+        elif effect & Effect.ABORT and before is not State.STA13:
+            yield Aborted(SERVICE_USER, 0, by_peer=False, why=why)
 
     # The local user
 
@@ -326,15 +324,17 @@ class Association:
 
     def accept(self, answer: AssociateAC) -> None:
         """A-ASSOCIATE response: accepted."""
+        octets = answer.encode()
         self._step(Event.ASSOCIATE_ACCEPT)
         assert self._request is not None  # Sta3 is entered with a request
         self._agree(self._request, answer, self._request.user_information.max_length)
-        self._to_send.append(answer.encode())
+        self._to_send.append(octets)
 
     def reject(self, result: int, source: int, reason: int) -> None:
         """A-ASSOCIATE response: rejected, with the codes of PS3.8 Table 9-21."""
+        octets = AssociateRJ(result, source, reason).encode()
         self._step(Event.ASSOCIATE_REJECT)
-        self._to_send.append(AssociateRJ(result, source, reason).encode())
+        self._to_send.append(octets)
 
     def send_command(self, context_id: int, command: dimse.Command, has_data_set: bool = False) -> None:
         """P-DATA request: a command set, whole."""
@@ -362,6 +362,7 @@ class Association:
 
     def _agree(self, request: AssociateRQ, accept: AssociateAC, max_length: int | None) -> None:
         self.contexts = agreed(request, accept)
+        self._request = None  # it may be of 1 MiB
         # The maximum length counts the PDV's header (PS3.8 D.1). One too small for any fragment is
         # overstepped by an octet, for else nothing could be answered.
         self._fragment_limit = max((max_length or _UNLIMITED) - PDV_HEADER.size, 1)
@@ -386,4 +387,6 @@ class Association:
             self._to_send.append(abort.encode())
         if self.state is State.STA13:
             self._reader.skip()
+            self._command_set = None
+            self._data_set_context = None
         return effect

@@ -1,0 +1,121 @@
+"""Imports go down the picture of the architecture, and never across the line above ``dicomnode.core``."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import dicomnode
+
+ROOT = Path(dicomnode.__file__).parent
+
+#: What each module of ours may import of ours; ``core`` is everything in it.
+MAY_IMPORT = {
+    "errors": "",
+    "uids": "",
+    "implementation": "",
+    "visible": "",
+    "core.machine": "",
+    "core.items": "errors",
+    "core.pdu": "errors core.items",
+    "core.stream": "errors core.pdu",
+    "core.command": "errors",
+    "core.dataset": "errors",
+    "core.negotiation": "core.items core.pdu",
+    "core.association": """
+        errors core.machine core.items core.pdu core.stream core.command core.negotiation
+    """,
+    "core": "",
+    "interfaces": "core",
+    "events": "core",
+    "operation": "errors core interfaces",
+    "protocol": "errors core interfaces events operation",
+    "acceptor": "errors core interfaces events implementation protocol",
+    "services": "errors core interfaces events uids",
+    "filestore": "interfaces events implementation uids",
+    "dumps": "core uids visible",
+    "lines": "core interfaces events uids visible dumps",
+    "records": "core interfaces events uids visible dumps",
+    "observers": "core interfaces events visible lines records",
+    "node": "events acceptor",
+    "testing": "errors core interfaces events operation protocol acceptor uids",
+    "options": "uids",
+    "tap": """
+        interfaces events uids implementation protocol acceptor services filestore observers node options
+    """,
+    "": "errors core interfaces implementation protocol acceptor services filestore",
+    "__main__": "observers options tap",
+}
+#: What is imported when it is needed, and not before.
+LAZY = {("options", ""), ("__main__", ""), ("dumps", "pydicom.uid")}
+
+
+def imports(node: ast.AST, lazy: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield what a tree imports, and whether only when it is needed; type checkers' imports are left out."""
+    if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, lazy) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.module, "imports are absolute"
+        for alias in node.names:
+            name = f"{node.module}.{alias.name}"
+            path = ROOT.parent.joinpath(*name.split("."))
+            yield name if path.is_dir() or path.with_suffix(".py").exists() else node.module, lazy
+    for child in ast.iter_child_nodes(node):
+        yield from imports(child, lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+class ImportTests(SynchronousTestCase):
+    """Every module imports what is below it."""
+
+    def setUp(self) -> None:
+        # (module, what it imports, whether that is ours, whether only when it is needed)
+        self.imports = set()
+        for path in ROOT.rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            module = ".".join(parts).removesuffix("__init__").strip(".")
+            for name, lazy in imports(ast.parse(path.read_text(encoding="utf-8"))):
+                ours = name.split(".")[0] == "dicomnode"
+                short = name.removeprefix("dicomnode").strip(".") if ours else name
+                self.imports.add((module, short, ours, lazy))
+
+    def test_downwards(self) -> None:
+        """The table allows no import of what stands further down in it."""
+        above: set[str] = set()
+        for module, allowed in MAY_IMPORT.items():
+            self.assertLessEqual(set(allowed.split()), above, module)
+            above.add(module)
+
+    def test_table(self) -> None:
+        """Each module imports no more of ours than the table allows."""
+        for module, name, ours, lazy in self.imports:
+            allowed = MAY_IMPORT[module].split()
+            if ours and not (lazy and (module, name) in LAZY):
+                self.assertIn(
+                    "core" if name.startswith("core") and "core" in allowed else name, allowed, module
+                )
+
+    def test_core(self) -> None:
+        """The core needs the standard library, and nothing else: no Twisted, no files, no clock."""
+        io = {"asyncio", "datetime", "io", "logging", "os", "pathlib", "select", "socket", "time"}
+        allowed = sys.stdlib_module_names - io
+        for module, name, ours, _ in self.imports:
+            if module.startswith("core") and not ours:
+                self.assertIn(name.split(".")[0], allowed, module)
+
+    def test_command_line(self) -> None:
+        """Only the command itself imports the service of the command line."""
+        found = {module for module, name, ours, _ in self.imports if ours and name == "tap"}
+        self.assertEqual(found, {"__main__"})
+
+    def test_pydicom(self) -> None:
+        """pydicom is not on the path of what arrives: it gives names to dumps, once there are any."""
+        for module, name, _, lazy in self.imports:
+            if name.startswith("pydicom"):
+                self.assertIn((module, name), LAZY)
+                self.assertTrue(lazy, module)

@@ -1,0 +1,310 @@
+"""Tests for :mod:`dicomnode.node`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.application.service import MultiService
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred, FirstError, fail, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from dicomnode import events, uids
+from dicomnode.acceptor import Acceptor
+from dicomnode.core.association import Aborted
+from dicomnode.node import Node
+from dicomnode.services import Storage, Verification
+from dicomnode.testing import MemoryStorage, Peer, Pool, Reactor, Recorder
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT_VR_LE = "1.2.840.10008.1.2.1"
+
+REFUSED = CannotListenError("", 104, OSError(13, "Permission denied"))
+
+
+@implementer(IListeningPort)
+class Port:
+    """A port that says what is done to it."""
+
+    def __init__(self, number: int, log: list[str], stopping: Any = None) -> None:
+        self.number = number
+        self.log = log
+        self.stopping = stopping
+
+    def startListening(self) -> None:
+        """It does."""
+
+    def stopListening(self) -> Any:
+        self.log.append(f"close {self.number}")
+        if isinstance(self.stopping, Exception):
+            raise self.stopping
+        return self.stopping
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.2", self.number)
+
+
+@implementer(IStreamServerEndpoint)
+class Endpoint:
+    """An endpoint that listens, or fails to, when it is told."""
+
+    def __init__(self, listening: Deferred[Any]) -> None:
+        self.listening = listening
+        self.factory: Any = None
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        self.factory = factory
+        return self.listening
+
+
+class LoggingPool(Pool):
+    """A pool that says when it is started and stopped."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__()
+        self.log = log
+
+    def start(self) -> None:
+        super().start()
+        self.log.append("start pool")
+
+    def stop(self) -> None:
+        super().stop()
+        self.log.append("stop pool")
+
+
+class NodeTests(SynchronousTestCase):
+    """A node listens, and stops in good order."""
+
+    def setUp(self) -> None:
+        self.log: list[str] = []
+        self.reactor = Reactor()
+        self.pool = LoggingPool(self.log)
+        self.recorder = Recorder()
+        self.storage = MemoryStorage()
+        services = [Storage(self.storage, check=False), Verification()]
+        self.acceptor = Acceptor(self.reactor, services, observe=self.recorder)
+        self.addCleanup(lambda: self.assertEqual(self.reactor.getDelayedCalls(), []))
+
+    def make_node(self, *endpoints: Any, grace: float = 30.0) -> Node:
+        return Node(endpoints, self.acceptor, cast(Any, self.pool), grace=grace, observe=self.recorder)
+
+    def listens(self, number: int, stopping: Any = None) -> Endpoint:
+        return Endpoint(succeed(Port(number, self.log, stopping)))
+
+    def addresses(self) -> list[int]:
+        return [cast(IPv4Address, event.address).port for event in self.recorder.of(events.Listening)]
+
+    def associate(self) -> Peer:
+        peer = Peer(self.acceptor)
+        peer.associates({CT: [EXPLICIT_VR_LE], uids.VERIFICATION: [EXPLICIT_VR_LE]})
+        return peer
+
+    def test_order(self) -> None:
+        """It listens with privilege, starts its threads without; and stops the other way round."""
+        endpoint = self.listens(104)
+        node = self.make_node(endpoint)
+        node.privilegedStartService()
+        self.assertEqual(self.log, [])
+        self.assertIs(endpoint.factory, self.acceptor)
+        self.assertEqual(self.addresses(), [104])
+        node.startService()
+        self.assertEqual(self.log, ["start pool"])
+        self.assertEqual(self.addresses(), [104])
+        self.assertTrue(node.running)
+        self.assertIsNone(self.successResultOf(node.stopService()))
+        self.assertEqual(self.log, ["start pool", "close 104", "stop pool"])
+        self.assertFalse(node.running)
+
+    def test_without_privilege(self) -> None:
+        """Where nobody starts services with privilege, it listens when it is started."""
+        node = self.make_node(self.listens(104), self.listens(11112))
+        node.startService()
+        self.assertEqual(self.addresses(), [104, 11112])
+        self.successResultOf(node.stopService())
+        self.assertEqual(self.log, ["start pool", "close 104", "close 11112", "stop pool"])
+
+    def test_part_of_an_application(self) -> None:
+        """It is started and stopped with the service that it is a part of."""
+        parent = MultiService()
+        self.make_node(self.listens(104)).setServiceParent(parent)
+        parent.privilegedStartService()
+        parent.startService()
+        self.assertIsNotNone(self.successResultOf(parent.stopService()))
+        self.assertEqual(self.log, ["start pool", "close 104", "stop pool"])
+
+    def test_reactor(self) -> None:
+        """With endpoints of Twisted's own it accepts connections, and no more once it has stopped."""
+        reactor = MemoryReactorClock()
+        node = self.make_node(TCP4ServerEndpoint(reactor, 104), TCP4ServerEndpoint(reactor, 11112))
+        node.startService()
+        self.assertEqual(
+            [server[:2] for server in reactor.tcpServers], [(104, self.acceptor), (11112, self.acceptor)]
+        )
+        self.associate().echoes()
+        node.stopService()
+        self.assertIsNone(self.acceptor.buildProtocol(None))
+        for association in list(self.acceptor.associations):
+            association.transport.lose()
+
+    def test_cannot_listen(self) -> None:
+        """A port that cannot be listened on is an error, and no thread is started."""
+        node = self.make_node(Endpoint(fail(REFUSED)))
+        self.assertRaises(CannotListenError, node.privilegedStartService)
+        node = self.make_node(Endpoint(fail(REFUSED)))
+        self.assertRaises(CannotListenError, node.startService)
+        self.assertEqual(self.log, [])
+        self.assertFalse(node.running)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_second_cannot_listen(self) -> None:
+        """When one port cannot be listened on, those before it are closed, and those behind not opened."""
+        third = self.listens(3)
+        node = self.make_node(self.listens(1), Endpoint(fail(REFUSED)), third)
+        self.assertRaises(CannotListenError, node.privilegedStartService)
+        self.assertEqual(self.log, ["close 1"])
+        self.assertIsNone(third.factory)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_listens_later(self) -> None:
+        """An endpoint may take its time: it is told when it listens, and closed as others are."""
+        listening: Deferred[Port] = Deferred()
+        node = self.make_node(Endpoint(listening))
+        node.startService()
+        self.assertEqual(self.addresses(), [])
+        listening.callback(Port(104, self.log))
+        self.assertEqual(self.addresses(), [104])
+        self.successResultOf(node.stopService())
+        self.assertEqual(self.log, ["start pool", "close 104", "stop pool"])
+
+    def test_cannot_listen_later(self) -> None:
+        """An endpoint that fails when it is too late to say so at start is logged; the others go on."""
+        listening: Deferred[Port] = Deferred()
+        node = self.make_node(Endpoint(listening), self.listens(2))
+        node.startService()
+        listening.errback(REFUSED)
+        self.assertEqual([failure.value for failure in self.flushLoggedErrors()], [REFUSED])
+        self.successResultOf(node.stopService())
+        self.assertEqual(self.log, ["start pool", "close 2", "stop pool"])
+
+    def test_never_listens(self) -> None:
+        """An endpoint that has not come to listen is no reason not to stop."""
+        cancelled: list[Deferred[Port]] = []
+        node = self.make_node(Endpoint(Deferred(cancelled.append)), self.listens(2))
+        node.startService()
+        self.successResultOf(node.stopService())
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.log, ["start pool", "close 2", "stop pool"])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_port_that_takes_its_time(self) -> None:
+        """It waits for a port to be closed."""
+        closing: Deferred[None] = Deferred()
+        node = self.make_node(self.listens(1, closing), self.listens(2))
+        node.startService()
+        stopping = node.stopService()
+        self.assertNoResult(stopping)
+        self.assertNotIn("stop pool", self.log)
+        closing.callback(None)
+        self.successResultOf(stopping)
+        self.assertEqual(self.log, ["start pool", "close 1", "close 2", "stop pool"])
+
+    def test_port_that_cannot_be_closed(self) -> None:
+        """That a port cannot be closed is told; the others are, and no thread is left."""
+        node = self.make_node(self.listens(1, OSError("no")), self.listens(2))
+        node.startService()
+        self.associate()
+        stopping = node.stopService()
+        for association in list(self.acceptor.associations):
+            association.transport.lose()
+        self.failureResultOf(stopping, FirstError)
+        self.assertEqual(self.log, ["start pool", "close 1", "close 2", "stop pool"])
+
+    def test_drains(self) -> None:
+        """What is in flight is answered, within its time, before the threads are stopped."""
+        node = self.make_node(self.listens(104), grace=10)
+        node.startService()
+        idle, busy = self.associate(), self.associate()
+        committing: Deferred[None] = Deferred()
+        self.patch(self.storage, "open", lambda _: succeed(Slow(committing)))
+        busy.stores("1.2.3", b"data")
+        stopping = node.stopService()
+        self.assertEqual(self.log, ["start pool", "close 104"])
+        for peer in (idle, busy):
+            peer.exchange()
+        self.assertIsInstance(idle.indications[-1], Aborted)
+        idle.transport.lose()
+        self.reactor.advance(9)
+        self.assertNoResult(stopping)
+        committing.callback(None)
+        busy.exchange()
+        self.assertEqual(busy.response.status, 0)
+        self.assertIsInstance(busy.indications[-1], Aborted)
+        self.assertNoResult(stopping)
+        busy.transport.lose()
+        self.successResultOf(stopping)
+        self.assertEqual(self.log[-1], "stop pool")
+
+    def test_grace_is_over(self) -> None:
+        """What is not done in time is aborted, and then the threads are stopped."""
+        node = self.make_node(self.listens(104), grace=10)
+        node.startService()
+        peer = self.associate()
+        committing: Deferred[None] = Deferred()
+        self.patch(self.storage, "open", lambda _: succeed(Slow(committing)))
+        peer.stores("1.2.3", b"data")
+        stopping = node.stopService()
+        self.reactor.advance(9.9)
+        peer.exchange()
+        self.assertNotIsInstance(peer.indications[-1], Aborted)
+        self.reactor.advance(0.1)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+        self.assertNoResult(stopping)
+        self.reactor.advance(1)
+        self.assertTrue(peer.transport.aborted)
+        peer.transport.lose()
+        self.successResultOf(stopping)
+        self.assertEqual(self.log[-1], "stop pool")
+        self.assertEqual(self.flushLoggedErrors(CancelledError), [])
+
+    def test_no_grace(self) -> None:
+        """With no time at all, what is in flight is aborted at once."""
+        node = self.make_node(self.listens(104), grace=0)
+        node.startService()
+        peer = self.associate()
+        self.patch(self.storage, "open", lambda _: succeed(Slow(Deferred())))
+        peer.stores("1.2.3", b"data")
+        stopping = node.stopService()
+        self.reactor.advance(0)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+        peer.transport.lose()
+        self.successResultOf(stopping)
+
+
+class Slow:
+    """A writer whose commit takes as long as it is told."""
+
+    def __init__(self, committing: Deferred[None]) -> None:
+        self.committing = committing
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """It is never behind."""
+
+    def unregisterProducer(self) -> None:
+        """It is never behind."""
+
+    def write(self, data: bytes) -> None:
+        """Take it."""
+
+    def commit(self) -> Deferred[None]:
+        return self.committing
+
+    def abort(self) -> Deferred[None]:
+        return succeed(None)

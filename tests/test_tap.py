@@ -1,0 +1,557 @@
+"""Tests for :mod:`dicomnode.tap`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tempfile
+from importlib import import_module
+from typing import Any
+
+import twisted.internet
+from twisted.application.service import IService
+from twisted.application.twist._options import TwistOptions
+from twisted.internet.defer import succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import globalLogPublisher
+from twisted.python.threadpool import ThreadPool
+from twisted.scripts.twistd import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from dicomnode import uids
+from dicomnode.core.association import Aborted, AssociateConfirmed
+from dicomnode.core.command import CStoreRQ
+from dicomnode.core.pdu import AssociateAC, AssociateRJ
+from dicomnode.options import Options
+from dicomnode.tap import CannotStart, makeService
+from dicomnode.testing import Peer
+from tests.test_options import DEFAULTS
+from tests.test_services import CT, EXPLICIT_VR_LE, IMPLICIT_VR_LE, data_set
+
+EXPLICIT_VR_BE = "1.2.840.10008.1.2.2"
+JPEG = "1.2.840.10008.1.2.4.50"
+
+
+class Unwilling(MemoryReactorClock):
+    """A reactor on which no port can be listened on."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def listenTCP(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+    listenUNIX = listenTCP
+
+
+class TapCase(SynchronousTestCase):
+    """Tests of the service that options describe, on a reactor in memory."""
+
+    def setUp(self) -> None:
+        self.directory = self.mktemp()
+        self.stderr = io.StringIO()
+        self.patch(sys, "__stderr__", self.stderr)
+        self.install(MemoryReactorClock())
+        self.logged: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(self.logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
+
+    def install(self, reactor: MemoryReactorClock) -> None:
+        self.reactor = reactor
+        import_module("twisted.internet.reactor")  # else there is nothing to patch
+        self.patch(twisted.internet, "reactor", reactor)
+
+    def options(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions([*arguments, "-od", self.directory, "11112"])
+        return options
+
+    def start(self, *arguments: str) -> Any:
+        """Start the service of a command line, and return it."""
+        service = makeService(self.options(*arguments))
+        service.startService()
+        self.addCleanup(self.stop, service)
+        return service
+
+    def stop(self, service: Any) -> None:
+        """Stop a service that still runs, and let its peers hang up."""
+        stopping = service.stopService() if service.running else succeed(None)
+        for association in list(service._acceptor.associations):
+            association.transport.lose()
+        self.successResultOf(stopping)
+
+    def peer(self) -> Peer:
+        """Return a peer of what listens on the first port."""
+        return Peer(self.reactor.tcpServers[0][1])
+
+    def associate(self, *syntaxes: str, called: str = "ANY-SCP", sop_class_uid: str = CT) -> Peer:
+        """Return a peer that has asked for an association to store and to echo."""
+        peer = self.peer()
+        contexts = {sop_class_uid: syntaxes or (EXPLICIT_VR_LE,), uids.VERIFICATION: (IMPLICIT_VR_LE,)}
+        peer.associates(contexts, called=called)
+        return peer
+
+    def answer(self, peer: Peer) -> Any:
+        (confirmed,) = [item for item in peer.indications if isinstance(item, AssociateConfirmed)]
+        return confirmed.answer
+
+    def results(self, peer: Peer) -> list[int]:
+        """Return what became of each presentation context."""
+        return [context.result for context in sorted(self.answer(peer).contexts, key=lambda item: item.id)]
+
+    def assert_cannot_start(self, line: str, make: Any) -> None:
+        """Assert that it exits with 1 and one line on stderr."""
+        error = self.assertRaises(CannotStart, make)
+        self.assertIsInstance(error, SystemExit)
+        self.assertEqual(error.code, 1)
+        self.assertEqual(self.stderr.getvalue(), f"dicomnode: error: {line}\n")
+
+
+class ServiceTests(TapCase):
+    """The service listens where it is told, and keeps what arrives."""
+
+    def test_service(self) -> None:
+        """It is a service, which listens when it is started, and stops."""
+        service = makeService(self.options())
+        self.assertTrue(IService.providedBy(service))
+        self.assertEqual(self.reactor.tcpServers, [])
+        service.privilegedStartService()
+        service.startService()
+        self.assertEqual([server[0] for server in self.reactor.tcpServers], [11112])
+        self.associate().echoes()
+        self.stop(service)
+
+    def test_plain_mapping(self) -> None:
+        """Any mapping with the keys of the options will do, and all have a default."""
+        service = makeService({**DEFAULTS, "ports": ["tcp:104"], "output-directory": self.directory})
+        service.startService()
+        self.addCleanup(self.stop, service)
+        peer = self.associate()
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(peer.response.status, 0)
+        self.assertEqual(os.listdir(self.directory), ["CT.1.2.3"])
+
+    def test_every_option_is_read(self) -> None:
+        """No option is parsed and then ignored."""
+        read = set()
+
+        class Watched(dict[str, Any]):
+            def __getitem__(self, key: str) -> Any:
+                read.add(key)
+                return super().__getitem__(key)
+
+        makeService(Watched({**DEFAULTS, "output-directory": self.directory, "require-called-aet": True}))
+        # The addresses are in the ports by now.
+        self.assertEqual(set(DEFAULTS) - read, {"bind-address"})
+
+    def test_ports(self) -> None:
+        """Each port is listened on, at the address given for it, and every kind of endpoint is one."""
+        path = self.mktemp()
+        self.start("-p", "104", "-p", "tcp6:2761", "-p", f"unix:{path}", "-ba", "127.0.0.1")
+        servers = [(port, interface) for port, _, _, interface in self.reactor.tcpServers]
+        self.assertEqual(servers, [(11112, "127.0.0.1"), (104, "127.0.0.1"), (2761, "::")])
+        self.assertEqual([server[0] for server in self.reactor.unixServers], [path])
+        factories = [server[1] for server in (*self.reactor.tcpServers, *self.reactor.unixServers)]
+        self.assertEqual(len(set(factories)), 1)
+
+
+class OptionTests(TapCase):
+    """Each option does what it says."""
+
+    def test_called_ae_title(self) -> None:
+        """The title is only compared when that is asked for."""
+        self.start("-aet", "HERE")
+        self.assertIsInstance(self.answer(self.associate(called="THERE")), AssociateAC)
+        self.install(MemoryReactorClock())
+        self.start("-aet", "HERE", "--require-called-aet")
+        rejection = self.answer(self.associate(called="THERE"))
+        self.assertEqual(rejection, AssociateRJ(1, 1, 7))
+        self.assertIsInstance(self.answer(self.associate(called="HERE")), AssociateAC)
+
+    def test_no_echo(self) -> None:
+        """Verification can be refused."""
+        self.start()
+        self.assertEqual(self.results(self.associate()), [0, 0])
+        self.install(MemoryReactorClock())
+        self.start("--no-echo")
+        self.assertEqual(self.results(self.associate()), [0, 3])
+
+    def test_max_pdu(self) -> None:
+        """The maximum length is told to the peer, and held against it."""
+        for arguments, length in (((), 16382), (("-pdu", "0"), 0), (("-pdu", "4096"), 4096)):
+            self.install(MemoryReactorClock())
+            self.start(*arguments)
+            peer = self.associate()
+            self.assertEqual(self.answer(peer).user_information.max_length, length)
+        peer.sends(b"\x04\0" + (4097).to_bytes(4, "big") + bytes(4097))
+        self.assertIsInstance(peer.indications[-1], Aborted)
+
+    def test_acse_timeout(self) -> None:
+        """Who does not say what it wants is gone in time."""
+        self.start("-ta", "5")
+        peer = self.peer()
+        self.reactor.advance(4.9)
+        self.assertFalse(peer.transport.disconnecting)
+        self.reactor.advance(0.2)
+        self.assertTrue(peer.transport.disconnecting)
+
+    def test_network_timeout(self) -> None:
+        """An association on which nothing happens is aborted in time."""
+        self.start("-tn", "7")
+        peer = self.associate()
+        self.reactor.advance(6.9)
+        peer.echoes()
+        self.reactor.advance(6.9)
+        peer.exchange()
+        self.assertNotIsInstance(peer.indications[-1], Aborted)
+        self.reactor.advance(0.2)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+
+    def begin(self, peer: Peer) -> None:
+        """Send a C-STORE-RQ whose data set never ends."""
+        request = CStoreRQ(affected_sop_class_uid=CT, message_id=7, affected_sop_instance_uid="1.2.3")
+        peer._core.send_command(1, request, True)
+        peer._core.send_data_set(1, data_set(), last=False)
+        peer.exchange()
+
+    def test_dimse_timeout(self) -> None:
+        """A message that does not go on is aborted in time."""
+        self.start("-td", "7", "-tn", "100")
+        peer = self.associate()
+        self.begin(peer)
+        self.reactor.advance(6.9)
+        peer.exchange()
+        self.assertNotIsInstance(peer.indications[-1], Aborted)
+        self.reactor.advance(0.2)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+
+    def test_grace(self) -> None:
+        """What is in flight has so much time when the service stops."""
+        service = self.start("--grace", "5")
+        peer = self.associate()
+        self.begin(peer)
+        stopping = service.stopService()
+        self.reactor.advance(4.9)
+        peer.exchange()
+        self.assertNotIsInstance(peer.indications[-1], Aborted)
+        self.reactor.advance(0.2)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+        peer.transport.lose()
+        self.successResultOf(stopping)
+
+    def test_transfer_syntaxes(self) -> None:
+        """Of what the peer proposes, the one that is preferred is accepted."""
+        proposed = (JPEG, EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE)
+        native = EXPLICIT_VR_LE if sys.byteorder == "little" else EXPLICIT_VR_BE
+        for option, accepted in (
+            ((), IMPLICIT_VR_LE),
+            (("-x=",), native),
+            (("-xe",), EXPLICIT_VR_LE),
+            (("-xb",), EXPLICIT_VR_BE),
+            (("-xi",), IMPLICIT_VR_LE),
+        ):
+            self.install(MemoryReactorClock())
+            self.start(*option)
+            peer = self.associate(*proposed)
+            self.assertEqual(peer.context(CT).transfer_syntax, accepted)
+        self.assertEqual(self.results(self.associate(EXPLICIT_VR_LE)), [4, 0])
+
+    def test_verification_syntaxes(self) -> None:
+        """The preference is Verification's, too."""
+        self.start("-xb")
+        peer = self.peer()
+        peer.associates({uids.VERIFICATION: (IMPLICIT_VR_LE, EXPLICIT_VR_BE)})
+        self.assertEqual(peer.context(uids.VERIFICATION).transfer_syntax, EXPLICIT_VR_BE)
+
+    def test_output_directory(self) -> None:
+        """It is made with its parents, at start, and nothing is left in it by that."""
+        self.directory = os.path.join(self.directory, "a", "b")
+        self.start()
+        self.assertEqual(os.listdir(self.directory), [])
+        peer = self.associate()
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(peer.response.status, 0)
+        self.assertEqual(os.listdir(self.directory), ["CT.1.2.3"])
+
+    def test_stays_there(self) -> None:
+        """The directory is where it was at start, wherever the process goes: a daemon goes to the root."""
+        start = os.getcwd()
+        self.addCleanup(os.chdir, start)
+        self.start()
+        directory = os.path.abspath(self.directory)
+        os.chdir("/")
+        self.associate().stores("1.2.3", data_set())
+        os.chdir(start)
+        self.assertEqual(os.listdir(directory), ["CT.1.2.3"])
+
+    def test_ignore(self) -> None:
+        """What is to be ignored leaves no trace, and is not looked at."""
+        self.start("--ignore")
+        peer = self.associate()
+        for data in (data_set(), b"garbage"):
+            peer.stores("1.2.3", data)
+            self.assertEqual(peer.response.status, 0)
+        self.assertFalse(os.path.exists(self.directory))
+
+    def test_accept_unknown(self) -> None:
+        """SOP Classes that nobody knows are accepted when that is asked for."""
+        self.start()
+        self.assertEqual(self.results(self.associate(sop_class_uid="1.2.3.4")), [3, 0])
+        self.install(MemoryReactorClock())
+        self.start("--accept-unknown")
+        peer = self.associate(sop_class_uid="1.2.3.4")
+        peer.stores("1.2.3", data_set(sop_class_uid="1.2.3.4"))
+        self.assertEqual(peer.response.status, 0)
+        self.assertEqual(os.listdir(self.directory), ["UN.1.2.3"])
+
+    def test_no_check(self) -> None:
+        """Data sets are checked unless that is not wanted."""
+        self.start()
+        peer = self.associate()
+        peer.stores("1.2.3", b"garbage")
+        self.assertEqual(peer.response.status, 0xC210)
+        self.install(MemoryReactorClock())
+        self.start("--no-check")
+        peer = self.associate()
+        peer.stores("1.2.3", b"garbage")
+        self.assertEqual(peer.response.status, 0)
+
+
+class CannotStartTests(TapCase):
+    """What is wrong at start is one line, and exit code 1."""
+
+    def test_directory_is_a_file(self) -> None:
+        """The output directory is a file."""
+        with open(self.directory, "w"):
+            pass
+        line = f"output directory {self.directory!r} is not a directory"
+        self.assert_cannot_start(line, lambda: makeService(self.options()))
+
+    def test_parent_is_a_file(self) -> None:
+        """The output directory cannot be made below a file."""
+        with open(self.directory, "w"):
+            pass
+        self.directory = os.path.join(self.directory, "below")
+        line = f"output directory {self.directory!r}: Not a directory"
+        self.assert_cannot_start(line, lambda: makeService(self.options()))
+
+    def test_directory_cannot_be_made(self) -> None:
+        """The output directory cannot be made."""
+
+        def makedirs(path: str, exist_ok: bool) -> None:
+            raise PermissionError(13, "Permission denied", path)
+
+        self.patch(os, "makedirs", makedirs)
+        line = f"output directory {self.directory!r}: Permission denied"
+        self.assert_cannot_start(line, lambda: makeService(self.options()))
+
+    def test_directory_cannot_be_written(self) -> None:
+        """The output directory is there, and no file can be made in it."""
+
+        def temporary(dir: str) -> None:
+            raise OSError(30, "Read-only file system", dir)
+
+        self.patch(tempfile, "TemporaryFile", temporary)
+        line = f"output directory {self.directory!r}: Read-only file system"
+        self.assert_cannot_start(line, lambda: makeService(self.options()))
+
+    def test_one_line(self) -> None:
+        """However the name of the directory is broken, it is one line."""
+        self.directory = "/proc/no\nsuch"
+        self.assertRaises(CannotStart, makeService, self.options())
+        self.assertEqual(self.stderr.getvalue().count("\n"), 1)
+
+    def test_bad_endpoint(self) -> None:
+        """An endpoint that cannot be made says why."""
+        options = {**DEFAULTS, "output-directory": self.directory, "ports": ["tcp:11112", "tcp:x"]}
+        error = self.assertRaises(CannotStart, makeService, options)
+        self.assertEqual(error.code, 1)
+        self.assertRegex(self.stderr.getvalue(), r"^dicomnode: error: argument PORT: tcp:x: [^\n]+\n$")
+
+    def test_missing_certificate(self) -> None:
+        """So does one whose files are not there."""
+        options = {**DEFAULTS, "output-directory": self.directory, "ports": ["ssl:2762:privateKey=/no/such"]}
+        self.assertRaises(CannotStart, makeService, options)
+        self.assertRegex(self.stderr.getvalue(), r"^dicomnode: error: argument PORT: ssl:2762[^\n]+\n$")
+
+    def test_cannot_listen(self) -> None:
+        """A port that cannot be listened on says which, and why."""
+        for error, arguments, line in (
+            (
+                CannotListenError("", 11112, OSError(98, "Address already in use")),
+                (),
+                "cannot listen on any:11112: Address already in use",
+            ),
+            (
+                CannotListenError("192.0.2.9", 104, OSError(99, "Cannot assign requested address")),
+                (),
+                "cannot listen on 192.0.2.9:104: Cannot assign requested address",
+            ),
+            (
+                CannotListenError(None, "/run/dicom.sock", OSError(13, "Permission denied")),
+                (),
+                "cannot listen on /run/dicom.sock: Permission denied",
+            ),
+            (
+                CannotListenError(None, "/run/dicom.sock", "Cannot acquire lock"),
+                (),
+                "cannot listen on /run/dicom.sock: Cannot acquire lock",
+            ),
+            (OSError(24, "Too many open files"), (), "cannot listen: Too many open files"),
+            (OSError("no idea"), (), "cannot listen: no idea"),
+        ):
+            self.stderr.seek(0)
+            self.stderr.truncate()
+            self.install(Unwilling(error))
+            service = makeService(self.options(*arguments))
+            self.assert_cannot_start(line, service.privilegedStartService)
+            self.stderr.seek(0)
+            self.stderr.truncate()
+            self.assert_cannot_start(line, service.startService)
+            self.assertFalse(service.running)
+
+    def test_no_thread_is_left(self) -> None:
+        """Where it cannot start, no thread was started."""
+        started: list[ThreadPool] = []
+        self.patch(ThreadPool, "start", started.append)
+        self.install(Unwilling(CannotListenError("", 11112, OSError(98, "in use"))))
+        self.assertRaises(CannotStart, makeService(self.options()).startService)
+        self.assertEqual(started, [])
+
+
+class LogTests(TapCase):
+    """Our lines go to stderr, and to Twisted's log; but not to one place twice."""
+
+    def lines(self) -> list[str]:
+        return self.stderr.getvalue().splitlines()
+
+    def ours(self) -> list[dict[str, Any]]:
+        return [event for event in self.logged if event.get("log_namespace") == "dicomnode"]
+
+    def test_levels(self) -> None:
+        """The level decides what is logged."""
+        for arguments, some, debug in (
+            ((), False, False),
+            (("-q",), False, False),
+            (("-ll", "error"), False, False),
+            (("-v",), True, False),
+            (("-ll", "info"), True, False),
+            (("-d",), True, True),
+        ):
+            self.stderr.seek(0)
+            self.stderr.truncate()
+            self.install(MemoryReactorClock())
+            self.start(*arguments)
+            self.associate()
+            self.assertEqual("I: Accepting Association" in self.lines(), some, arguments)
+            self.assertEqual(any(line.startswith("D:") for line in self.lines()), debug, arguments)
+
+    def test_json(self) -> None:
+        """The format may be one object a line."""
+        self.start("-v", "--log-format", "json")
+        self.associate()
+        self.assertTrue(self.lines())
+        for line in self.lines():
+            self.assertIsInstance(json.loads(line), dict)
+
+    def test_both(self) -> None:
+        """Each event goes to stderr and to Twisted's log, where they differ."""
+        self.same(True)
+        self.start("-v")
+        self.associate()
+        self.assertEqual(self.lines().count("I: Accepting Association"), 1)
+        self.assertTrue(self.ours())
+
+    def twistd(self, *arguments: str) -> Any:
+        """Return the options of a command line of twistd."""
+        options = ServerOptions()
+        options.parseOptions([*arguments, "storescp", "-v", "-od", self.directory, "11112"])
+        return options.subOptions
+
+    def twist(self, *arguments: str) -> Any:
+        """Return the options of a command line of twist."""
+        options = TwistOptions()
+        options.parseOptions([*arguments, "storescp", "-v", "-od", self.directory, "11112"])
+        return options.subOptions
+
+    def assert_logged(self, options: Any, twisted_too: bool) -> None:
+        """Assert that what happens is on stderr, and whether it is in Twisted's log, too."""
+        self.logged.clear()
+        self.stderr.seek(0)
+        self.stderr.truncate()
+        self.install(MemoryReactorClock())
+        service = makeService(options)
+        service.startService()
+        self.associate()
+        self.assertEqual(self.lines().count("I: Accepting Association"), 1)
+        self.assertEqual(bool(self.ours()), twisted_too)
+        self.stop(service)
+
+    def same(self, same: bool) -> None:
+        """Let stdout and stderr be the same file, or not."""
+        self.patch(os.path, "sameopenfile", lambda one, other: same or one == other)
+
+    def test_twistd(self) -> None:
+        """With twistd it is a question of whether its log goes to stdout, and stdout where stderr goes."""
+        for arguments, same, twisted_too in (
+            (("-n",), True, False),
+            (("-n", "--logfile=-"), True, False),
+            (("-n",), False, True),
+            (("-n", f"--logfile={self.mktemp()}"), True, True),
+            (("-n", "--syslog"), True, True),
+            ((), True, True),
+        ):
+            self.same(same)
+            self.assert_logged(self.twistd(*arguments), twisted_too)
+
+    def test_twist(self) -> None:
+        """With twist it is a question of which file its log is."""
+        for arguments, same, twisted_too in (
+            ((), True, False),
+            ((), False, True),
+            (("--log-file=-",), True, False),
+            (("--log-file=+",), False, False),
+            (("--log-file=+",), True, False),
+            ((f"--log-file={self.mktemp()}",), False, True),
+        ):
+            self.same(same)
+            self.patch(sys.modules["twisted.application.twist._options"], "stdout", Descriptor(1))
+            self.patch(sys.modules["twisted.application.twist._options"], "stderr", Descriptor(2))
+            options = self.twist(*arguments)
+            log_file = options.parent["logFile"]
+            if not isinstance(log_file, Descriptor):
+                self.addCleanup(log_file.close)
+            self.assert_logged(options, twisted_too)
+
+    def test_log_that_is_no_file(self) -> None:
+        """A log that is no file of the system is another place than stderr."""
+        options = self.twist()
+        options.parent["logFile"] = io.StringIO()
+        self.assert_logged(options, True)
+
+    def test_closed_descriptors(self) -> None:
+        """Where stdout or stderr is closed, the two are not the same."""
+
+        def sameopenfile(one: int, other: int) -> bool:
+            raise OSError(9, "Bad file descriptor")
+
+        self.patch(os.path, "sameopenfile", sameopenfile)
+        self.assert_logged(self.twistd("-n"), True)
+
+
+class Descriptor(io.StringIO):
+    """A stream with the number of a descriptor."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def fileno(self) -> int:
+        return self.number
