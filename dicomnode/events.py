@@ -1,7 +1,8 @@
 """What an observer can be told.
 
-An observer is any callable that takes an event: it must not block, and what it raises is a bug of
-its own. Events are values; the association they happened on is the first field of each.
+An observer is any callable that takes an event. It must not block. When it raises, that is logged
+once for each association, and the association is aborted: nobody would know what happens on it. Events
+are values; the association they happened on is the first field of each.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from dicomnode.core import machine
 from dicomnode.core.command import CCancelRQ, Response
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ
+
+_log = Logger()  # for what an observer cannot be told: its own failure
 
 if TYPE_CHECKING:
     from dicomnode.interfaces import IAssociation, Instance, IOperation
@@ -225,6 +229,18 @@ Observer: TypeAlias = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """Observe nothing."""
+
+
+def guarded(observe: Observer) -> Observer:
+    """Return an observer that tells another, and logs what that raises."""
+
+    def tell(event: Event) -> None:
+        try:
+            observe(event)
+        except Exception:
+            _log.failure("An observer failed upon {event}", event=type(event).__name__)
+
+    return tell
 
 
 class Fanout:

@@ -61,7 +61,7 @@ _SHORT = Struct("<HH2sH")
 _LONG = Struct("<HH2sxxI")
 
 
-class Reactor(IReactorFromThreads, IReactorTime):
+class IStorageReactor(IReactorFromThreads, IReactorTime):
     """What the storage needs of a reactor."""
 
 
@@ -114,7 +114,7 @@ class FileStorage:
         self,
         directory: str,
         *,
-        reactor: Reactor,
+        reactor: IStorageReactor,
         pool: ThreadPool,
         name: Callable[[Instance], str] = default_name,
         observe: events.Observer = events.ignore,
@@ -122,7 +122,7 @@ class FileStorage:
         self.directory = directory
         self.reactor = reactor
         self.pool = pool
-        self.observe = observe
+        self.observe = events.guarded(observe)
         self.slow = False  #: has the last write taken long?
         self._name = name
         self._serials = count(1)

@@ -144,7 +144,7 @@ class IService(Interface):
 
         Fail with OperationFailed to answer another status, with an Error Comment; an OSError is
         answered with 0xA700, anything else with 0x0110 and logged as a bug. It is cancelled when
-        the association ends, or upon a C-CANCEL-RQ.
+        the association ends, or, if it is a C-FIND, C-GET or C-MOVE, upon a C-CANCEL-RQ.
         """
 
 

@@ -1,7 +1,7 @@
 """Which lines an event is given, and at which levels.
 
-The lines of pynetdicom's ``storescp`` come first, to the letter (``docs/storescp`` has the list of
-what differs); then what an operator would ask next: who, why, and what to do about it.
+The lines of pynetdicom's ``storescp`` come first, to the letter, but for those in which it fails
+itself; then what an operator would ask next: who, why, and what to do about it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Node(Service):
         self._acceptor = acceptor
         self._pool = pool
         self._grace = grace
-        self._observe = observe
+        self._observe = events.guarded(observe)
         self._ports: list[Deferred[IListeningPort | None]] = []
 
     def privilegedStartService(self) -> None:

@@ -24,6 +24,9 @@ from dicomnode.visible import visible
 #: Characters of a line: more than any of ours has, for what is not ours.
 _LINE = 8192
 
+#: What there is to format in a line of ours.
+_FORMAT = "{line}"
+
 #: Of the Logger that a LogObserver is given, for what it says to be told from all the rest.
 _NAMESPACE = "dicomnode"
 
@@ -53,9 +56,9 @@ class LogObserver:
                 # It is our own fault; the association goes on.
                 self._log.failure("Failed to say what happened")
 
-    def _say(self, event: events.Event, said: Said, silent: bool) -> None:
+    def _say(self, event: events.Event, said: Said, logged: bool) -> None:
         lines = [(level, line) for level, words in said.words for line in words(event)]
-        if not lines and not silent:
+        if not lines and not logged:
             return
         association: IAssociation | None = getattr(event, "association", None)
         common: dict[str, object] = {
@@ -68,7 +71,7 @@ class LogObserver:
         if not lines:
             self._log.emit(said.level, None, ordinal=0, **common)
         for ordinal, (level, line) in enumerate(lines):
-            self._log.emit(level, "{line}", line=visible(line, _LINE), ordinal=ordinal, **common)
+            self._log.emit(level, _FORMAT, line=visible(line, _LINE), ordinal=ordinal, **common)
 
 
 def _said_at(threshold: LogLevel) -> Mapping[type[Any], tuple[Said, bool]]:
@@ -104,7 +107,10 @@ class TextLines:
         if event.get("log_format") is None and failure is None:
             return
         level = event.get("log_level", LogLevel.info)
-        first, *rest = formatEvent(event).split("\n")
+        # Formatting takes a third of the time that a line costs, and in ours there is nothing to format.
+        ours = event.get("log_format") == _FORMAT and "line" in event
+        text = str(event["line"]) if ours else formatEvent(event)
+        first, *rest = text.split("\n")
         if failure is not None:
             rest += failure.getTraceback().splitlines()
         lines = [f"{level.name[0].upper()}: {visible(first, _LINE)}\n"]

@@ -265,7 +265,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="reject associations that call another title than --ae-title",
     )
     for short, long, text in (
-        ("-ta", "--acse-timeout", "the peer's association request, and an answer to a release or an abort"),
+        (
+            "-ta",
+            "--acse-timeout",
+            "the peer's association request, and for it to close the connection at the end",
+        ),
         ("-td", "--dimse-timeout", "the rest of a message that has begun"),
         ("-tn", "--network-timeout", "anything from the peer on an established association"),
     ):

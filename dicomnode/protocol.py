@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
-    IDelayedCall,
-    IPushProducer,
-    IReactorTime,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,6 +25,7 @@ from dicomnode.core.machine import Event, Role, State
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ
 from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRejected
+from dicomnode.gate import Gate, IWire
 from dicomnode.interfaces import IAssociation, IService
 from dicomnode.operation import Operation
 
@@ -49,30 +43,12 @@ LINGER = 1.0
 class Timeouts:
     """How long we wait, in seconds; 0 is for ever."""
 
-    acse: float = 30.0  #: ARTIM; and for the peer's answer to A-ASSOCIATE-RQ and A-RELEASE-RQ
-    dimse: float = 30.0  #: between two reads of one message
-    network: float = 30.0  #: between two reads of an association
-
-
-class _IWire(ITCPTransport, IPushProducer, IConsumer):
-    """What a stream transport of Twisted provides, under one name for the type checker."""
-
-
-@implementer(IPushProducer)
-class _Backlog:
-    """Stops reading from a peer that does not read what we answer."""
-
-    def __init__(self, association: AssociationProtocol) -> None:
-        self._association = association
-
-    def pauseProducing(self) -> None:
-        self._association.pause(self)
-
-    def resumeProducing(self) -> None:
-        self._association.resume(self)
-
-    def stopProducing(self) -> None:
-        """The transport is gone: connectionLost says so too."""
+    #: for a whole A-ASSOCIATE-RQ, for the answer to one or to A-RELEASE-RQ, and for the peer to close (ARTIM)
+    acse: float = 30.0
+    #: for the next octets of a message that has begun
+    dimse: float = 30.0
+    #: for any octets, and for the peer to read what it was answered, while the association stands
+    network: float = 30.0
 
 
 @implementer(IAssociation)
@@ -108,7 +84,6 @@ class AssociationProtocol(Protocol):
         self._service_for = service_for
         self._consider = consider
         self._on_closed = closed
-        self._backlog = _Backlog(self)
         self._timeouts = timeouts
         self._observe = observe
         if trace:
@@ -118,7 +93,7 @@ class AssociationProtocol(Protocol):
         self._reading = False
         self._operations: dict[Operation, float] = {}  # to when they began
         self._arriving: Operation | None = None
-        self._pauses: set[object] = set()
+        self._gate: Gate | None = None  # before there is a transport, nothing is to be paused
         self._considering: Deferred[AssociateAC] | None = None
         self._releasing: Deferred[None] | None = None
         self._artim: IDelayedCall | None = None
@@ -132,8 +107,8 @@ class AssociationProtocol(Protocol):
         self._closed = False
 
     @property
-    def _wire(self) -> _IWire:
-        return cast(_IWire, self.transport)
+    def _wire(self) -> IWire:
+        return cast(IWire, self.transport)
 
     # IAssociation
 
@@ -165,7 +140,7 @@ class AssociationProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             # A response is one small write: it must not wait for the acknowledgement of another.
             self._wire.setTcpNoDelay(True)
-        self._wire.registerProducer(self._backlog, True)
+        self._gate = Gate(self._wire, paused=self._paused, changed=self._set_silence)
         self._core.transport_opened()
         self._pump()
 
@@ -175,13 +150,14 @@ class AssociationProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
+        assert self._gate is not None
+        self._gate.lost()
         truncated = self._core.in_pdu
         self._unread.clear()
         self._indications = iter(())
         for indication in self._core.transport_closed():
             self._indicated(indication)
         self._association_over(AssociationLost("the transport connection was closed"))
-        self._pauses.clear()
         self._closing = False
         self._set_artim(again=True)
         self._set_silence()
@@ -242,6 +218,7 @@ class AssociationProtocol(Protocol):
             self._introduce(indication.request)
             self._rejected(indication.request, indication.rejection, "the protocol version is not 1")
         elif isinstance(indication, core.ReleaseRequested):
+            self._abandon_arriving()
             self._respond_release()
         elif isinstance(indication, core.ReleaseConfirmed):
             self._release_confirmed()
@@ -296,6 +273,12 @@ class AssociationProtocol(Protocol):
         self._how = "rejected"
         self._tell(events.AssociationRejected(self, request, rejection, why))
 
+    def _abandon_arriving(self) -> None:
+        """A request whose data set has not come whole will never be: Sta8 lets no more of it come."""
+        operation, self._arriving = self._arriving, None
+        if operation is not None:
+            self._end(operation, self._operations.pop(operation))
+
     def _respond_release(self) -> None:
         """Answer A-RELEASE-RQ, once what was asked for before it is answered (AR-7)."""
         state = self._core.state
@@ -314,8 +297,8 @@ class AssociationProtocol(Protocol):
     def _release_confirmed(self) -> None:
         self._released()
         releasing, self._releasing = self._releasing, None
-        if releasing is not None:
-            releasing.callback(None)
+        assert releasing is not None  # who has not asked for release is not answered
+        releasing.callback(None)
         self._respond_release()  # where the two requests had crossed
 
     def _aborted(self, aborted: core.Aborted) -> None:
@@ -346,15 +329,19 @@ class AssociationProtocol(Protocol):
         self._arriving = None
         operations, self._operations = self._operations, {}
         for operation, began in operations.items():
-            operation.association_ended()
-            seconds = self._clock.seconds() - began
-            self._tell(events.OperationEnded(self, operation, None, operation.octets, seconds))
+            self._end(operation, began)
         self.resume(self)
         if self._considering is not None:
             self._considering.cancel()
         releasing, self._releasing = self._releasing, None
         if releasing is not None:
             releasing.errback(error)
+
+    def _end(self, operation: Operation, began: float) -> None:
+        """An operation ends without an answer."""
+        operation.association_ended()
+        seconds = self._clock.seconds() - began
+        self._tell(events.OperationEnded(self, operation, None, operation.octets, seconds))
 
     # Operations
 
@@ -429,20 +416,16 @@ class AssociationProtocol(Protocol):
 
     def pause(self, reason: object) -> None:
         """Stop reading from the transport until ``reason`` is resumed."""
-        if not self._pauses and not self._closed:
-            self._wire.pauseProducing()
-            self._tell(events.Paused(self))
-        self._pauses.add(reason)
-        self._set_silence()
+        if self._gate is not None:
+            self._gate.close(reason)
 
     def resume(self, reason: object) -> None:
         """``reason`` is none any more."""
-        if reason in self._pauses:
-            self._pauses.remove(reason)
-            if not self._pauses and not self._closed:
-                self._tell(events.Resumed(self))
-                self._wire.resumeProducing()
-            self._set_silence()
+        if self._gate is not None:
+            self._gate.open(reason)
+
+    def _paused(self, paused: bool) -> None:
+        self._tell(events.Paused(self) if paused else events.Resumed(self))
 
     # Stopping
 
@@ -519,9 +502,12 @@ class AssociationProtocol(Protocol):
         """How long the peer may be silent, and who says so; 0 is for ever."""
         state = self._core.state
         timeouts = self._timeouts
-        if self._backlog in self._pauses and state in (State.STA6, State.STA8):
-            return timeouts.network, "network"  # it does not read what we answer
-        if self._closed or self._pauses:
+        gate = self._gate
+        if gate is None or self._closed:
+            return 0.0, ""
+        if gate.unread and state in (State.STA6, State.STA8):
+            return timeouts.network, "network"
+        if gate.closed:
             return 0.0, ""  # a slow disk is not the peer's fault
         if state in (State.STA5, State.STA7, State.STA10, State.STA11):
             return timeouts.acse, "ACSE"

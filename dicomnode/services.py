@@ -93,7 +93,7 @@ class Storage:
         observe: events.Observer = events.ignore,
     ) -> None:
         self._storage = storage
-        self._observe = observe
+        self._observe = events.guarded(observe)
         self._check = check
         syntaxes = tuple(transfer_syntaxes)
         known = dict.fromkeys(sop_classes, syntaxes)

@@ -381,7 +381,7 @@ class HelpTests(SynchronousTestCase):
 class Twistd(ServerOptions):
     """The options of twistd, with one subcommand and no plugins."""
 
-    subCommands = [("storescp", None, Options, "A Storage SCP.")]  # noqa: RUF012
+    subCommands = [("storescp", None, Options, "A Storage SCP.")]
 
 
 class TwistdTests(SynchronousTestCase):

@@ -39,7 +39,7 @@ MEDIUM, HIGH, LOW = 0x0000, 0x0001, 0x0002
 
 
 class Status(enum.IntEnum):
-    """Values of Status (0000,0900) that we send (PS3.7 Annex C, PS3.4 B.2.3)."""
+    """Values of Status (0000,0900) that a service may answer (PS3.7 Annex C, PS3.4 B.2.3)."""
 
     SUCCESS = 0x0000
     INVALID_ATTRIBUTE_VALUE = 0x0106

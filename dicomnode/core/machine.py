@@ -98,8 +98,8 @@ Evt18  .     AA-2  .     .     .     .     .     .     .     .     .     .     A
 Evt19  .     AA-1  AA-8  .     AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-7
 """
 
-#: PS3.8 Tables 9-6 to 9-9: what each action does, and the state it leads to. AE-6 and AR-8 have a
-#: second outcome: see :class:`dicomnode.core.association.Association`, the only user of this module.
+#: PS3.8 Tables 9-6 to 9-9: what each action does, and the state it leads to. Two have a second outcome:
+#: of AR-8, Sta10, in :func:`step`; of AE-6, Sta13, in ``dicomnode.core.association``, which plays Evt8.
 ACTIONS: dict[str, tuple[Effect, State]] = {
     "AE-1": (Effect.NONE, State.STA4),
     "AE-2": (Effect.SEND, State.STA5),

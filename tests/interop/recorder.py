@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tests.interop import wire
-from tests.interop.support import LOOPBACK
+from tests.interop.support import LOOPBACK, PATIENCE
+
+#: Acknowledge at once: a requestor that leaves Nagle's algorithm on waits for it, 40 ms an instance.
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 @dataclass
@@ -23,6 +26,8 @@ class Connection:
 class Stored:
     """A C-STORE that was seen on the wire, and its answer."""
 
+    calling: str
+    called: str
     sop_class: str
     instance: str
     transfer_syntax: str
@@ -42,6 +47,7 @@ class Recorder:
         self._listener = socket.create_server((LOOPBACK, 0))
         self._connections: list[Connection] = []
         self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -56,7 +62,9 @@ class Recorder:
         self._listener.close()
         self._accepting.join()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(PATIENCE)
+        for one in self._sockets:
+            one.close()
         return self._connections
 
     def stored(self) -> list[Stored]:
@@ -70,6 +78,7 @@ class Recorder:
             except OSError:
                 return
             acceptor = socket.create_connection(self._address)
+            self._sockets += (requestor, acceptor)
             connection = Connection()
             self._connections.append(connection)
             for source, target, record in (
@@ -85,6 +94,8 @@ class Recorder:
 def _relay(source: socket.socket, target: socket.socket, record: bytearray) -> None:
     try:
         while data := source.recv(1 << 16):
+            if _QUICK_ACK is not None:
+                source.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
             record += data
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
@@ -95,17 +106,23 @@ def _relay(source: socket.socket, target: socket.socket, record: bytearray) -> N
 def _stored(connection: Connection) -> Iterator[Stored]:
     answers = list(wire.pdus(bytes(connection.answered)))
     agreed = [wire.Answer.of(pdu.body) for pdu in answers if pdu.kind == wire.ASSOCIATE_AC]
-    responses = {
-        message.command[wire.RESPONDED_TO]: message.command[wire.STATUS] for message in wire.messages(answers)
-    }
-    for message in wire.messages(wire.pdus(bytes(connection.sent))):
+    sent = list(wire.pdus(bytes(connection.sent)))
+    # No window is negotiated: responses come in the order of the requests.
+    responses = wire.messages(answers)
+    for message in wire.messages(sent):
         command = message.command
+        response = next(responses, None)
         if command[wire.FIELD] == wire.C_STORE_RQ:
-            status = responses.get(command[wire.MESSAGE_ID])
             yield Stored(
+                _title(sent[0].body[20:36]),
+                _title(sent[0].body[4:20]),
                 str(command[wire.SOP_CLASS]),
                 str(command[wire.SOP_INSTANCE]),
                 agreed[0].contexts[message.context][1],
                 message.data_set,
-                None if status is None else int(status),
+                None if response is None else int(response.command[wire.STATUS]),
             )
+
+
+def _title(octets: bytes) -> str:
+    return octets.decode().strip()

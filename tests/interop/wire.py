@@ -173,7 +173,7 @@ def items(body: bytes) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an A-ASSOCIATE-AC says: for each context its result and transfer syntax; and the maximum length."""
+    """What an A-ASSOCIATE-AC says: of each context its result and transfer syntax; and the maximum length."""
 
     called: str
     calling: str
@@ -207,9 +207,7 @@ class Message:
 def messages(stream: Iterable[PDU]) -> Iterator[Message]:
     """Assemble the messages of a recorded stream."""
     commands: dict[int, int | str] = {}
-    parts = {True: b"", False: bytearray()}
     command_set, data = bytearray(), bytearray()
-    del parts
     for kind, body in stream:
         position = 0
         while kind == P_DATA_TF and position < len(body):

@@ -1,0 +1,74 @@
+"""Whether we read from a transport: not while there is any reason against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from zope.interface import implementer
+
+
+class IWire(ITCPTransport, IPushProducer, IConsumer):
+    """What a stream transport of Twisted provides, under one name for the type checker."""
+
+
+@implementer(IPushProducer)
+class Gate:
+    """Pauses a transport while there is a reason to.
+
+    It is itself what the transport pauses, and so a reason, when the peer does not read what we write.
+
+    :param paused: is called with True when reading stops, with False when it goes on.
+    :param changed: is called whenever a reason came or went.
+    """
+
+    def __init__(self, wire: IWire, *, paused: Callable[[bool], None], changed: Callable[[], None]) -> None:
+        self._wire = wire
+        self._paused = paused
+        self._changed = changed
+        self._reasons: set[object] = set()
+        self._open = True
+        wire.registerProducer(self, True)
+
+    @property
+    def closed(self) -> bool:
+        """Is there any reason not to read?"""
+        return bool(self._reasons)
+
+    @property
+    def unread(self) -> bool:
+        """Does the peer not read what we write?"""
+        return self in self._reasons
+
+    def close(self, reason: object) -> None:
+        """Stop reading, until :meth:`open` is called for the same reason."""
+        if not self._reasons and self._open:
+            self._wire.pauseProducing()
+            self._paused(True)
+        self._reasons.add(reason)
+        self._changed()
+
+    def open(self, reason: object) -> None:
+        """``reason`` is none any more."""
+        if reason in self._reasons:
+            self._reasons.remove(reason)
+            if not self._reasons and self._open:
+                self._paused(False)
+                self._wire.resumeProducing()
+            self._changed()
+
+    def lost(self) -> None:
+        """The transport connection is gone: there is nothing more to pause."""
+        self._open = False
+        self._reasons.clear()
+
+    # IPushProducer: for the transport
+
+    def pauseProducing(self) -> None:
+        self.close(self)
+
+    def resumeProducing(self) -> None:
+        self.open(self)
+
+    def stopProducing(self) -> None:
+        """The transport is gone: connectionLost says so too."""
