@@ -63,8 +63,8 @@ class Options(usage.Options):
         self.postOptions()  # type: ignore[no-untyped-call]
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help; ``twistd`` prints it before a usage error, too."""
-        return self.parser.format_help()
+        """Return the usage, in a line: ``twistd`` prints it before a usage error. --help says all."""
+        return self.parser.format_usage().strip()
 
     __str__ = getUsage
 

@@ -52,7 +52,8 @@ class Command(Node):
         except CannotListenError as error:
             raise CannotStart(_cannot_listen(error)) from None
         except OSError as error:
-            raise CannotStart(f"cannot listen: {error.strerror or error}") from None
+            where = f" on {error.filename}" if error.filename else ""
+            raise CannotStart(f"cannot listen{where}: {error.strerror or error}") from None
 
 
 def makeService(options: Mapping[str, Any]) -> Command:

@@ -206,6 +206,7 @@ class ExampleTests(_DocsCase):
         _, _, program = path.read_text().partition('"""\n')
         code = [line for line in program.partition("\napplication")[2].splitlines() if line]
         self.assertLessEqual(len(code), 10)
+        self.assertIn(f"```python\n{program.lstrip()}```", (DOCS.parent / "README.md").read_text())
 
 
 class ReferenceTests(_DocsCase):

@@ -405,6 +405,7 @@ class CannotStartTests(TapCase):
                 "cannot listen on /run/dicom.sock: Cannot acquire lock",
             ),
             (OSError(24, "Too many open files"), (), "cannot listen: Too many open files"),
+            (OSError(2, "No such file", "/run/x/sock"), (), "cannot listen on /run/x/sock: No such file"),
             (OSError("no idea"), (), "cannot listen: no idea"),
         ):
             self.stderr.seek(0)

@@ -106,7 +106,7 @@ class Process:
                 stderr=stdout if together else stderr,
                 cwd=self.home,
                 start_new_session=True,
-                # Where the tests run in the background, a shell has them ignore SIGINT, and that is inherited.
+                # Tests in the background ignore SIGINT, if a shell started them, and that is inherited.
                 preexec_fn=lambda: signal(SIGINT, SIG_DFL),
             )
 
