@@ -2,7 +2,8 @@
 
 The public names, and where they are at home; ``docs/architecture`` has the picture:
 
-- :mod:`dicomnode.acceptor`: associations requested of us, and who may request them;
+- :mod:`dicomnode.acceptor`: associations requested of us;
+- :mod:`dicomnode.policies`, :mod:`dicomnode.limits`: who may request them, and how many at a time;
 - :mod:`dicomnode.services`: what is performed on them;
 - :mod:`dicomnode.filestore`: where instances are kept;
 - :mod:`dicomnode.interfaces`: what a third party can implement instead;
@@ -10,7 +11,7 @@ The public names, and where they are at home; ``docs/architecture`` has the pict
 - :mod:`dicomnode.core`: the protocol without I/O, for other loops, and for the curious.
 """
 
-from dicomnode.acceptor import AcceptAny, Acceptor, All, CalledAETitle
+from dicomnode.acceptor import Acceptor
 from dicomnode.core.command import Status
 from dicomnode.errors import (
     AssociationAborted,
@@ -31,6 +32,8 @@ from dicomnode.interfaces import (
     IService,
     IStorage,
 )
+from dicomnode.limits import Limits
+from dicomnode.policies import AcceptAny, All, CalledAETitle, CallingAETitle, PeerAddress, PolicyFile
 from dicomnode.protocol import AssociationProtocol, Timeouts
 from dicomnode.services import Discard, Storage, Verification
 
@@ -43,6 +46,7 @@ __all__ = [
     "AssociationProtocol",
     "AssociationRejected",
     "CalledAETitle",
+    "CallingAETitle",
     "DicomNodeError",
     "Discard",
     "FileStorage",
@@ -53,8 +57,11 @@ __all__ = [
     "IService",
     "IStorage",
     "Instance",
+    "Limits",
     "LocalProtocolError",
     "OperationFailed",
+    "PeerAddress",
+    "PolicyFile",
     "Status",
     "Storage",
     "Timeouts",

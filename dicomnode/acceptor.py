@@ -1,8 +1,8 @@
-"""They associate with us: the factory of associations that are requested of us, and stock policies."""
+"""They associate with us: the factory of associations that are requested of us."""
 
 from __future__ import annotations
 
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import count
 from typing import cast
@@ -10,7 +10,6 @@ from typing import cast
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
-from zope.interface import implementer
 
 from dicomnode import events
 from dicomnode.core.association import Association
@@ -21,46 +20,10 @@ from dicomnode.core.pdu import APPLICATION_CONTEXT, AssociateAC, AssociateRQ
 from dicomnode.errors import AssociationRejected
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.interfaces import IAssociationPolicy, IService
+from dicomnode.limits import Limits, Slots
+from dicomnode.networks import host
+from dicomnode.policies import AcceptAny
 from dicomnode.protocol import AssociationProtocol, Timeouts
-
-
-@implementer(IAssociationPolicy)
-class AcceptAny:
-    """Accepts everyone."""
-
-    def consider(self, request: AssociateRQ, peer: IAddress) -> None:
-        """Accept."""
-
-
-@implementer(IAssociationPolicy)
-class CalledAETitle:
-    """Accepts who calls us by our name.
-
-    The others are refused with *Called AE Title not recognized* (PS3.8 Table 9-21).
-    """
-
-    def __init__(self, ae_title: str) -> None:
-        self._ae_title = ae_title
-
-    def consider(self, request: AssociateRQ, peer: IAddress) -> None:
-        if request.called_ae_title != self._ae_title:
-            why = f"it calls {request.called_ae_title}, and we are {self._ae_title}"
-            raise AssociationRejected(1, 1, 7, why)
-
-
-@implementer(IAssociationPolicy)
-class All:
-    """Accepts whom all of several policies accept, which are asked one after the other."""
-
-    def __init__(self, *policies: IAssociationPolicy) -> None:
-        self._policies = policies
-
-    async def _ask(self, request: AssociateRQ, peer: IAddress) -> None:
-        for policy in self._policies:
-            await maybeDeferred(policy.consider, request, peer)
-
-    def consider(self, request: AssociateRQ, peer: IAddress) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._ask(request, peer))
 
 
 class Acceptor(Factory):
@@ -69,6 +32,7 @@ class Acceptor(Factory):
     :param reactor: its clock; listening is the business of an endpoint.
     :param services: what is served. Where two serve an abstract syntax, the first does.
     :param policy: who may associate.
+    :param limits: how many may, at a time.
     :param max_length: of a P-DATA-TF that we accept, in octets; 0 is no limit.
     :param timeouts: how long peers may be silent.
     :param observe: is told of everything.
@@ -83,6 +47,7 @@ class Acceptor(Factory):
         services: Sequence[IService],
         *,
         policy: IAssociationPolicy | None = None,
+        limits: Limits = Limits(),
         max_length: int = 16382,
         timeouts: Timeouts = Timeouts(),
         observe: events.Observer = events.ignore,
@@ -91,9 +56,11 @@ class Acceptor(Factory):
         self._reactor = reactor
         self._services = services
         self._policy = AcceptAny() if policy is None else policy
+        self._limits = limits
         self._max_length = max_length
         self._timeouts = timeouts
         self._observe = observe
+        self._tell = events.guarded(observe)
         self._trace = trace
         # ChainMap asks for mappings that could be changed, and changes only the first, if told to.
         contexts = [cast(MutableMapping[str, Sequence[str]], service.contexts) for service in services]
@@ -108,6 +75,10 @@ class Acceptor(Factory):
         self._awaiting_end: list[tuple[Deferred[None], IDelayedCall]] = []
         #: those whose transport connection is open
         self.associations: set[AssociationProtocol] = set()
+        self._slots = Slots(limits)
+        # Those that hold no slot, the oldest first. What is dropped is in it no more.
+        self._half_open: dict[AssociationProtocol, None] = {}
+        self._dropping = False
 
     def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol | None:
         if self._draining:
@@ -125,7 +96,25 @@ class Acceptor(Factory):
         )
         association.factory = self
         self.associations.add(association)
+        self._half_open[association] = None
+        if 0 < self._limits.half_open < len(self._half_open):
+            self._drop_oldest()
         return association
+
+    def _drop_oldest(self) -> None:
+        oldest = next(iter(self._half_open))
+        if not self._dropping:  # said once for each time that they become too many
+            self._dropping = True
+            hosts = Counter(host(one.peer) for one in self._half_open if one.transport is not None)
+            ((holder, held),) = hosts.most_common(1) or [("nowhere", 0)]
+            self._tell(events.TooManyHalfOpen(self._limits.half_open, holder, held))
+        self._not_half_open(oldest)
+        oldest.drop()
+
+    def _not_half_open(self, association: AssociationProtocol) -> None:
+        self._half_open.pop(association, None)
+        if len(self._half_open) * 2 <= self._limits.half_open:
+            self._dropping = False
 
     def drain(self, grace: float) -> Deferred[None]:
         """Accept no one any more, answer what is in flight, then abort: every peer is told.
@@ -148,6 +137,8 @@ class Acceptor(Factory):
 
     def _closed(self, association: AssociationProtocol) -> None:
         self.associations.discard(association)
+        self._slots.free(association)
+        self._not_half_open(association)
         if self._draining and not self.associations:
             awaiting, self._awaiting_end = self._awaiting_end, []
             for drained, patience in awaiting:
@@ -162,7 +153,10 @@ class Acceptor(Factory):
         if request.application_context != APPLICATION_CONTEXT:
             raise AssociationRejected(1, 1, 2, "the Application Context Name is not DICOM's")
         await maybeDeferred(self._policy.consider, request, association.peer)
-        return answer(request, self._offered, self._information)
+        accepted = answer(request, self._offered, self._information)
+        self._slots.take(association)
+        self._not_half_open(association)
+        return accepted
 
     def _service_for(self, abstract_syntax: str) -> IService | None:
         for service in self._services:

@@ -40,6 +40,40 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
+class PartRemoved:
+    """What a dead process had left of a file is removed."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRead:
+    """A policy file is in force as it is now."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyNotRead:
+    """A policy file cannot be used; what it said before stays in force."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TooManyHalfOpen:
+    """There are too many connections without an association: from here on the oldest are dropped.
+
+    It is said again once they have become fewer, by half, and too many again.
+    """
+
+    limit: int
+    host: str  #: which has most of them
+    held: int  #: and how many
+
+
+@dataclass(frozen=True, slots=True)
 class AssociationRequested:
     """An A-ASSOCIATE-RQ has arrived."""
 
@@ -154,7 +188,8 @@ class InstanceKept:
     association: IAssociation
     instance: Instance
     name: str
-    replaced: bool  #: there was an instance of that name before
+    replaced: bool = False  #: in the place of another that had it before
+    dropped: bool = False  #: another has it, and keeps it: what came was dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +240,10 @@ class Unexpected:
 Event: TypeAlias = (
     Started
     | Listening
+    | PartRemoved
+    | PolicyRead
+    | PolicyNotRead
+    | TooManyHalfOpen
     | AssociationRequested
     | AssociationAccepted
     | AssociationRejected

@@ -1,26 +1,20 @@
 """Keeps instances as DICOM files (PS3.10), in constant memory.
 
-The data set is written as it comes to a hidden part file beside its target, which is renamed when
-it is complete: under a final name there is never anything but a whole instance.
+The data set is written as it comes to a hidden part file, which gets its name when it is complete.
 
 Where the octets are written: into the page cache, by the reactor thread, one ``writev`` a read. That
 costs less than a hop to a thread and back, as long as the file system only has to remember them. Once
 a write has taken long, writes go to a thread of the pool until they are quick again; then what
-piles up pauses the peer.
+piles up pauses the peer. Bringing them to stable storage is always a thread's (``commits.py``).
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from itertools import count
-from struct import Struct
 from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IProducer, IPushProducer, IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -28,9 +22,11 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from dicomnode import events
-from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.commits import GroupCommit, Sync
 from dicomnode.interfaces import IInstanceWriter, Instance, IStorage
-from dicomnode.uids import file_name_prefix
+from dicomnode.layout import FLAT, Layout
+from dicomnode.part10 import part10_header
+from dicomnode.partfile import Kept, OnDuplicate, PartFile
 
 #: Octets that may wait for a slow disk, for each writer: the peer is paused above the one, and goes
 #: on below the other. Four batches; a batch is what a read of 1 MiB brings.
@@ -41,73 +37,34 @@ LOW_WATER = 1 << 20
 #: times what is counted.
 OVERHEAD = 256
 
-#: Buffers of one writev: half of the usual IOV_MAX.
-BUFFERS = 512
-
 #: A write by the reactor thread that takes longer makes the next ones go to a thread, in seconds.
 SLOW = 0.05
+#: So many jobs in a row must have been quick before the reactor thread writes again.
+QUICK_JOBS = 16
 
 _T = TypeVar("_T")
-
-_NOT_OF_A_UID = re.compile(r"[^0-9.]")
-
-#: What may stand in File Meta, as it is; anything else as a question mark. So does a backslash, which
-#: would make two values of one.
-_DEFAULT_REPERTOIRE = bytes(octet if 0x20 <= octet < 0x7F and octet != 0x5C else 0x3F for octet in range(256))
-
-_UL = Struct("<I")
-#: Tag, VR, and a length of two octets (PS3.5 7.1.2); or, for OB, of four after two reserved ones.
-_SHORT = Struct("<HH2sH")
-_LONG = Struct("<HH2sxxI")
 
 
 class IStorageReactor(IReactorFromThreads, IReactorTime):
     """What the storage needs of a reactor."""
 
 
-def default_name(instance: Instance) -> str:
-    """Return the file name that pynetdicom's storescp gives: ``CT.1.2.3``.
-
-    It is one component of a path, whatever the UID is.
-    """
-    return f"{file_name_prefix(instance.sop_class_uid)}.{_NOT_OF_A_UID.sub('_', instance.sop_instance_uid)}"
-
-
-def part10_header(instance: Instance) -> bytes:
-    """Return what precedes the data set in a DICOM file: preamble, prefix, File Meta (PS3.10 7.1)."""
-    elements = [_LONG.pack(0x0002, 0x0001, b"OB", 2), b"\0\1"]
-    for number, vr, value in (
-        (0x0002, b"UI", instance.sop_class_uid),
-        (0x0003, b"UI", instance.sop_instance_uid),
-        (0x0010, b"UI", instance.transfer_syntax_uid),
-        (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-        (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-        (0x0016, b"AE", instance.calling_ae_title),
-        (0x0018, b"AE", instance.called_ae_title),
-    ):
-        if value:
-            octets = _default_repertoire(value)
-            if len(octets) & 1:
-                octets += b"\0" if vr == b"UI" else b" "
-            elements.append(_SHORT.pack(0x0002, number, vr, len(octets)))
-            elements.append(octets)
-    body = b"".join(elements)
-    return b"".join((bytes(128), b"DICM", _SHORT.pack(0x0002, 0x0000, b"UL", 4), _UL.pack(len(body)), body))
-
-
-def _default_repertoire(value: str) -> bytes:
-    """File Meta knows but the default character repertoire, without control characters (PS3.5 6.1.3)."""
-    return value.encode("latin-1", "replace").translate(_DEFAULT_REPERTOIRE)
+#: Names an instance as pynetdicom's storescp does: ``CT.1.2.3``. Part files are called after it, too.
+default_name = Layout(FLAT)
 
 
 @implementer(IStorage)
 class FileStorage:
-    """Keeps each instance as a DICOM file in one directory.
+    """Keeps each instance as a DICOM file in a directory.
 
     :param directory: must exist.
     :param reactor: to which the threads of the pool report; and its clock.
-    :param pool: where slow disks are waited for; it is started and stopped by its owner.
-    :param name: gives an instance its file name: one component, safe in a directory.
+    :param pool: where disks are waited for; it is started and stopped by its owner.
+    :param name: gives an instance its name, a path relative to the directory, once its data set has
+        been seen. A :class:`Layout` does; whatever does must give nothing unsafe.
+    :param sync: what is on stable storage when an instance is committed.
+    :param on_duplicate: what becomes of an instance whose name is taken.
+    :param reserve: octets of free space below which no instance is begun.
     """
 
     def __init__(
@@ -117,106 +74,51 @@ class FileStorage:
         reactor: IStorageReactor,
         pool: ThreadPool,
         name: Callable[[Instance], str] = default_name,
+        sync: Sync = Sync.FULL,
+        on_duplicate: OnDuplicate = OnDuplicate.REPLACE,
+        reserve: int = 0,
         observe: events.Observer = events.ignore,
     ) -> None:
         self.directory = directory
         self.reactor = reactor
         self.pool = pool
+        self.name = name
         self.observe = events.guarded(observe)
-        self.slow = False  #: has the last write taken long?
-        self._name = name
-        self._serials = count(1)
+        self._slow = 0  # how many jobs have yet to be quick
+        #: what makes files durable, where something is to
+        self.commits = None if sync is Sync.NONE else GroupCommit(reactor, pool, full=sync is Sync.FULL)
+        self._on_duplicate = on_duplicate
+        self._reserve = reserve
+
+    @property
+    def slow(self) -> bool:
+        """Has the disk been slow of late? Then nothing but threads should wait for it."""
+        return self._slow > 0
+
+    def took(self, seconds: float) -> None:
+        """Learn how long the disk has taken."""
+        self._slow = QUICK_JOBS if seconds > SLOW else max(0, self._slow - 1)
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
         """Nothing touches the disk before the first fragment does."""
-        return succeed(FileWriter(self, instance, self._name(instance)))
-
-    def part_name(self, name: str) -> str:
-        """Return a name, beside that of a file, for what is not yet complete: none is given twice."""
-        return f".{name}.{os.getpid()}-{next(self._serials)}.part"
-
-
-class PartFile:
-    """A file on its way to its name. What it does blocks; one thread at a time uses it."""
-
-    def __init__(self, directory: str, name: str, header: bytes, part_name: Callable[[str], str]) -> None:
-        self._final = os.path.join(directory, name)
-        self._directory = directory
-        self._name = name
-        self._part_name = part_name
-        self._header = header
-        self._part = ""
-        self._descriptor = -1
-
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        while True:
-            part = os.path.join(self._directory, self._part_name(self._name))
-            try:
-                self._descriptor = os.open(part, flags, 0o666)
-            except FileExistsError:
-                continue  # left by a dead process, or another machine's
-            self._part = part
-            return
-
-    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        """Append ``buffers``, all of them."""
-        if self._descriptor < 0:
-            self._open()
-            buffers = [self._header, *buffers]
-        for start in range(0, len(buffers), BUFFERS):
-            self._write(buffers[start : start + BUFFERS])
-
-    def _write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        left = sum(map(len, buffers))
-        while True:
-            written = os.writev(self._descriptor, buffers)
-            left -= written
-            if not left:
-                return
-            buffers = _behind(buffers, written)
-
-    def keep(self) -> bool:
-        """Give the file its name. Return whether it replaced another."""
-        if self._descriptor < 0:
-            self.write(())
-        descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
-        replaces = os.path.lexists(self._final)
-        os.replace(self._part, self._final)
-        self._part = ""
-        return replaces
-
-    def discard(self) -> None:
-        """Leave nothing behind. Does its best: there is no one to whom a failure would matter."""
-        descriptor, self._descriptor = self._descriptor, -1
-        part, self._part = self._part, ""
-        if descriptor >= 0:
-            with suppress(OSError):
-                os.close(descriptor)
-        if part:
-            with suppress(OSError):
-                os.unlink(part)
-
-
-def _behind(buffers: Sequence[bytes | memoryview], written: int) -> list[bytes | memoryview]:
-    """Return what is left of ``buffers`` behind the octets that a short write took."""
-    first = 0
-    while written >= len(buffers[first]):
-        written -= len(buffers[first])
-        first += 1
-    return [memoryview(buffers[first])[written:], *buffers[first + 1 :]]
+        file = PartFile(
+            self.directory,
+            default_name(instance),
+            part10_header(instance),
+            reserve=self._reserve,
+            on_duplicate=self._on_duplicate,
+        )
+        return succeed(FileWriter(self, instance, file))
 
 
 @implementer(IInstanceWriter)
 class FileWriter:
     """Writes one instance."""
 
-    def __init__(self, storage: FileStorage, instance: Instance, name: str) -> None:
+    def __init__(self, storage: FileStorage, instance: Instance, file: PartFile) -> None:
         self._storage = storage
         self._instance = instance
-        self._name = name
-        self._file = PartFile(storage.directory, name, part10_header(instance), storage.part_name)
+        self._file = file
         self._producer: IPushProducer | None = None
         self._waiting: list[bytes | memoryview] = []
         self._waiting_octets = 0
@@ -253,7 +155,7 @@ class FileWriter:
             self._file.write(data)
         except OSError as error:
             self._failed(error)
-        storage.slow = storage.reactor.seconds() - began > SLOW
+        storage.took(storage.reactor.seconds() - began)
 
     def commit(self) -> Deferred[None]:
         # Who waits may be cancelled; the keeping goes on behind.
@@ -263,7 +165,7 @@ class FileWriter:
             if self._error is not None:
                 kept.errback(self._error)
             else:
-                self._run(self._file.keep).addCallbacks(self._kept, self._not_kept).chainDeferred(kept)
+                self._keep().addCallbacks(self._kept, self._not_kept).chainDeferred(kept)
 
         self._finish = keep
         self._next()
@@ -281,6 +183,16 @@ class FileWriter:
         return gone
 
     # Within
+
+    def _keep(self) -> Deferred[Kept]:
+        try:
+            self._file.name = self._storage.name(self._instance)
+        except Exception:
+            return fail()
+        if self._storage.commits is None:
+            return self._run(self._file.keep)
+        self._in_thread = True
+        return self._storage.commits.keep(self._file).addBoth(self._out_of_thread)
 
     def _next(self) -> None:
         """Do what is to be done next, unless a thread is still doing what is before it."""
@@ -309,7 +221,7 @@ class FileWriter:
 
     def _took(self, timed: tuple[_T, float]) -> _T:
         result, seconds = timed
-        self._storage.slow = seconds > SLOW
+        self._storage.took(seconds)
         return result
 
     def _written(self, _: None, octets: int) -> None:
@@ -320,9 +232,11 @@ class FileWriter:
     def _not_written(self, failure: Failure) -> None:
         self._failed(failure.value)
 
-    def _kept(self, replaced: bool) -> None:
+    def _kept(self, kept: Kept) -> None:
         instance = self._instance
-        self._storage.observe(events.InstanceKept(instance.association, instance, self._name, replaced))
+        self._storage.observe(
+            events.InstanceKept(instance.association, instance, kept.name, kept.replaced, kept.dropped)
+        )
 
     def _not_kept(self, failure: Failure) -> Deferred[None]:
         return self._failed(failure.value).addCallback(lambda _: failure)
@@ -335,7 +249,7 @@ class FileWriter:
         if isinstance(error, OSError):  # else it is a bug: commit fails with it, and that is told
             directory = self._storage.directory
             self._storage.observe(
-                events.InstanceNotKept(instance.association, instance, self._name, directory, error)
+                events.InstanceNotKept(instance.association, instance, self._file.name, directory, error)
             )
         discarded = self._run(self._file.discard).addCallback(lambda _: self._next())
         if self._producer is not None:

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IAddress, IConsumer
 from zope.interface import Attribute, Interface
 
 from dicomnode.core.command import CStoreRQ, Request
+from dicomnode.core.dataset import Walk
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import AssociateRQ
@@ -76,9 +77,11 @@ class Instance:
     calling_ae_title: str
     called_ae_title: str
     association: IAssociation = field(compare=False, repr=False)
+    #: what has been seen of its data set, complete when the writer's commit is called; None: it is not walked
+    walk: Walk | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, operation: IOperation) -> Instance:
+    def of(cls, operation: IOperation, walk: Walk | None = None) -> Instance:
         """Return the instance that a C-STORE operation brings."""
         request = operation.request
         assert isinstance(request, CStoreRQ)
@@ -89,6 +92,7 @@ class Instance:
             calling_ae_title=operation.association.calling_ae_title,
             called_ae_title=operation.association.called_ae_title,
             association=operation.association,
+            walk=walk,
         )
 
 

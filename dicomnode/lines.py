@@ -62,7 +62,26 @@ def _listening(event: events.Listening) -> Iterator[str]:
     yield f"Listening on {spoken(event.address)}"
 
 
+def _part_removed(event: events.PartRemoved) -> Iterator[str]:
+    yield f"Removed what a dead process has left of a file: {visible(event.name)}"
+
+
+def _policy_read(event: events.PolicyRead) -> Iterator[str]:
+    yield f"Policy file read: {visible(event.path, 4096)}"
+
+
+def _policy_not_read(event: events.PolicyNotRead) -> Iterator[str]:
+    yield f"The policy stays as it was: {visible(event.why, 4096)}"
+
+
 # Associations
+
+
+def _too_many_half_open(event: events.TooManyHalfOpen) -> Iterator[str]:
+    yield (
+        f"More than {event.limit} connections without an association, {event.held} of them from "
+        f"{visible(event.host)}: the oldest are dropped"
+    )
 
 
 def _requested(event: events.AssociationRequested) -> Iterator[str]:
@@ -280,7 +299,9 @@ def _storing(event: events.InstanceKept | events.InstanceNotKept) -> Iterator[st
 
 
 def _overwriting(event: events.InstanceKept) -> Iterator[str]:
-    if event.replaced:
+    if event.dropped:
+        yield "DICOM file already exists, keeping it"
+    elif event.replaced:
         yield "DICOM file already exists, overwriting"
 
 
@@ -311,6 +332,10 @@ def _unexpected(event: events.Unexpected) -> Iterator[str]:
 SAID: Mapping[type[Any], Said] = {
     events.Started: Said(_INFO, ((_DEBUG, _started),)),
     events.Listening: Said(_INFO, ((_INFO, _listening),)),
+    events.PartRemoved: Said(_WARN, ((_WARN, _part_removed),)),
+    events.PolicyRead: Said(_INFO, ((_INFO, _policy_read),)),
+    events.PolicyNotRead: Said(_ERROR, ((_ERROR, _policy_not_read),)),
+    events.TooManyHalfOpen: Said(_WARN, ((_WARN, _too_many_half_open),)),
     events.AssociationRequested: Said(_DEBUG, ((_DEBUG, _requested),)),
     events.AssociationAccepted: Said(
         _INFO, ((_INFO, _accepting), (_DEBUG, _accepted), (_WARN, _contexts_rejected))

@@ -67,6 +67,10 @@ class Node(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
+    def hasten(self) -> None:
+        """Wait for nothing that is in flight, where the service stops: abort it."""
+        self._acceptor.drain(0)
+
     async def _stop(self) -> None:
         try:
             await self._stop_listening()

@@ -167,7 +167,7 @@ class Counters:
             ("requested", "accepted", "rejected", "released", "aborted", "lost", "never"), 0
         )
         self._operations: dict[str, dict[str, int]] = {}
-        self._instances = dict.fromkeys(("kept", "replaced", "not_kept", "doubted"), 0)
+        self._instances = dict.fromkeys(("kept", "replaced", "dropped", "not_kept", "doubted"), 0)
         self._others = dict.fromkeys(("octets", "paused", "timed_out", "unexpected"), 0)
         self._seconds = 0.0
         self._count: Mapping[type[Any], Callable[[Any], None]] = {
@@ -233,7 +233,7 @@ class Counters:
         statuses[status] = statuses.get(status, 0) + 1
 
     def _kept(self, event: events.InstanceKept) -> None:
-        self._instances["replaced" if event.replaced else "kept"] += 1
+        self._instances["dropped" if event.dropped else "replaced" if event.replaced else "kept"] += 1
 
     def _not_kept(self, event: events.InstanceNotKept) -> None:
         self._instances["not_kept"] += 1

@@ -20,6 +20,11 @@ from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 from twisted.python import usage
 
+from dicomnode.commits import Sync
+from dicomnode.layout import FIELDS, FLAT, Layout
+from dicomnode.networks import Networks
+from dicomnode.partfile import OnDuplicate
+
 #: Abbreviations of pynetdicom's options that our further ones would make ambiguous.
 _ABBREVIATIONS = {
     "--ac": "--acse-timeout",
@@ -27,8 +32,14 @@ _ABBREVIATIONS = {
     "--lo": "--log-level",
     "--log": "--log-level",
     "--log-": "--log-level",
+    "--m": "--max-pdu",
+    "--ma": "--max-pdu",
+    "--max": "--max-pdu",
+    "--max-": "--max-pdu",
     "--no": "--no-echo",
     "--no-": "--no-echo",
+    "--o": "--output-directory",
+    "--po": "--port",
     "-pd": "-pdu",
 }
 
@@ -172,6 +183,35 @@ def _max_pdu(text: str) -> int:
     return octets
 
 
+def _count(text: str) -> int:
+    if not re.fullmatch(r"\+?[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number (0 or more)")
+    return int(text)
+
+
+def _network(text: str) -> str:
+    try:
+        Networks([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _layout(text: str) -> str:
+    try:
+        Layout(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _octets(text: str) -> int:
+    size = re.fullmatch(r"([0-9]{1,15})([kMGT]?)", text)
+    if size is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of octets, such as 4096, 512k, 64M or 2G")
+    return int(size[1]) << 10 * " kMGT".index(size[2] or " ")
+
+
 def storescp_parser(prog: str = "storescp") -> argparse.ArgumentParser:
     """Return the parser of the options; the documentation and the shell completion are made from it."""
     parser = _Parser(
@@ -184,6 +224,8 @@ def storescp_parser(prog: str = "storescp") -> argparse.ArgumentParser:
     )
     _add_general(parser)
     _add_network(parser)
+    _add_who(parser)
+    _add_limits(parser)
     _add_transfer_syntaxes(parser)
     _add_storage(parser)
     return parser
@@ -258,12 +300,6 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         default="STORESCP",
         help="the title of this application entity (default: %(default)s)",
     )
-    network.add_argument(
-        "--require-called-aet",
-        dest="require-called-aet",
-        action="store_true",
-        help="reject associations that call another title than --ae-title",
-    )
     for short, long, text in (
         (
             "-ta",
@@ -304,6 +340,70 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_who(parser: argparse.ArgumentParser) -> None:
+    who = parser.add_argument_group(
+        "Who may send", "By default everyone. Of these options, a peer must satisfy each that is given."
+    )
+    who.add_argument(
+        "--require-called-aet",
+        dest="require-called-aet",
+        action="store_true",
+        help="reject associations that call another title than --ae-title",
+    )
+    who.add_argument(
+        "--allow-aet",
+        dest="allow-aet",
+        metavar="TITLE",
+        action="append",
+        default=[],
+        type=_ae_title,
+        help="reject associations whose calling AE title is not this one; may be given several times",
+    )
+    who.add_argument(
+        "--allow-from",
+        dest="allow-from",
+        metavar="CIDR",
+        action="append",
+        default=[],
+        type=_network,
+        help="reject associations from elsewhere than this IPv4 or IPv6 address or network, or the word unix "
+        "for UNIX sockets, whose peers have no address; may be given several times",
+    )
+    who.add_argument(
+        "--policy",
+        metavar="FILE",
+        default=None,
+        help="reject associations that no entry of this TOML file allows; it is read again upon SIGHUP",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("Limits")
+    for option, default, text in (
+        ("--max-associations", 500, "associations at a time"),
+        ("--max-associations-per-host", 0, "associations at a time with one address"),
+        ("--max-associations-per-aet", 0, "associations at a time with one calling AE title"),
+        ("--max-half-open", 1000, "connections on which there is no association; the oldest are dropped"),
+    ):
+        limits.add_argument(
+            option,
+            dest=option[2:],
+            metavar="NUMBER",
+            type=_count,
+            default=default,
+            help=f"the most {text}; 0 for no limit (default: %(default)s)",
+        )
+    limits.add_argument(
+        "--max-instance-size",
+        dest="max-instance-size",
+        metavar="OCTETS",
+        type=_octets,
+        default=0,
+        help="refuse instances whose data set is longer; k, M and G may follow the number, 0 is no limit "
+        "(default: %(default)s)",
+    )
+
+
 def _add_transfer_syntaxes(parser: argparse.ArgumentParser) -> None:
     syntaxes = parser.add_argument_group(
         "Transfer Syntaxes",
@@ -334,6 +434,39 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
         metavar="DIRECTORY",
         default=".",
         help="where the files go; made when it does not exist (default: %(default)s, the current directory)",
+    )
+    storage.add_argument(
+        "--layout",
+        metavar="TEMPLATE",
+        type=_layout,
+        default=FLAT,
+        help="a file's name below the output directory, with slashes between directories; its fields are "
+        + ", ".join(f"{{{field}}}" for field in FIELDS)
+        + " (default: %(default)s)",
+    )
+    storage.add_argument(
+        "--on-duplicate",
+        dest="on-duplicate",
+        choices=[choice.value for choice in OnDuplicate],
+        default=OnDuplicate.REPLACE.value,
+        help="what becomes of an instance whose name is taken: it replaces the other, is dropped and "
+        "answered with Success (keep) or 0x0111 (refuse), or is kept beside it as NAME.1 "
+        "(default: %(default)s)",
+    )
+    storage.add_argument(
+        "--sync",
+        choices=[choice.value for choice in Sync],
+        default=Sync.FULL.value,
+        help="what is on stable storage before Success is answered: the file and its name, the file, or "
+        "nothing for certain (default: %(default)s)",
+    )
+    storage.add_argument(
+        "--reserve",
+        metavar="OCTETS",
+        type=_octets,
+        default=64 << 20,
+        help="refuse instances while less than this is free on the disk; k, M and G may follow the number "
+        "(default: 64M)",
     )
     storage.add_argument(
         "--ignore", action="store_true", help="answer Success and write nothing; the directory is not used"

@@ -33,6 +33,11 @@ from dicomnode.operation import Operation
 #: operations window is negotiated, so a requestor should not even send the second.
 OPERATIONS = 2
 
+#: Octets by which a message must grow in the time that its peer may be silent, unless it ends before
+#: that. Less is silence: it is 34 octets a second by default, and the slowest of lines has a hundred
+#: times as much, while a peer that sends one each second would keep its association for ever.
+MIN_PROGRESS = 1024
+
 _log = Logger()  # for what an observer cannot be told: its own failure
 
 #: How long a peer that was sent an A-ABORT because we stop may take to close, in seconds.
@@ -99,6 +104,8 @@ class AssociationProtocol(Protocol):
         self._artim: IDelayedCall | None = None
         self._artim_state = State.STA1
         self._silence: IDelayedCall | None = None
+        self._awaited: tuple[object, ...] = ()  # what silence was last counted for
+        self._progress = 0  # octets that have come since
         self._draining = False
         self._observer_failed = False
         self._closing = False
@@ -145,6 +152,7 @@ class AssociationProtocol(Protocol):
         self._pump()
 
     def dataReceived(self, data: bytes) -> None:
+        self._progress += len(data)
         self._unread.append(data)
         self.read_on()
 
@@ -354,6 +362,8 @@ class AssociationProtocol(Protocol):
         if not isinstance(command, Request):
             self._abort(f"a {type(command).__name__} that answers nothing")
             return
+        if not message.has_data_set:
+            self._progress = MIN_PROGRESS
         operation = Operation(self, self, message.context, command, message.has_data_set)
         ids = {other.request.message_id for other in self._operations}
         self._operations[operation] = self._clock.seconds()
@@ -373,6 +383,7 @@ class AssociationProtocol(Protocol):
         if operation is None:
             return  # the data set of a message that nobody performs: C-CANCEL-RQ has none
         if fragment.is_last:
+            self._progress = MIN_PROGRESS
             self._arriving = None
         operation.receive(fragment.data, fragment.is_last)
 
@@ -441,6 +452,11 @@ class AssociationProtocol(Protocol):
         self._abort("the service stops")
         self._set_artim(again=True)  # where it had been aborted before, ARTIM is shortened
 
+    def drop(self) -> None:
+        """Close the connection at once, without a word: there is no association on it."""
+        if self.transport is not None:
+            self._wire.abortConnection()
+
     # The pump
 
     def _pump(self) -> None:
@@ -490,13 +506,26 @@ class AssociationProtocol(Protocol):
             self._wire.abortConnection()
 
     def _set_silence(self) -> None:
-        seconds, _ = self._allowed_silence()
+        """Count silence anew, if something else is waited for, or what is waited for has come on."""
+        allowed = seconds, _ = self._allowed_silence()
+        came_on = self._progress >= MIN_PROGRESS
+        unread = self._gate is not None and self._gate.unread
+        awaited = (*allowed, self._begun, unread)
+        if awaited == self._awaited and not came_on:
+            return
+        self._awaited = awaited
+        self._progress = 0
         if self._silence is not None and self._silence.active():
             if seconds:
                 self._silence.reset(seconds)
                 return
             self._silence.cancel()
         self._silence = self._clock.callLater(seconds, self._silent) if seconds else None
+
+    @property
+    def _begun(self) -> bool:
+        """Has the peer begun something that is to come to its end?"""
+        return self._core.in_pdu or self._core.in_message
 
     def _allowed_silence(self) -> tuple[float, str]:
         """How long the peer may be silent, and who says so; 0 is for ever."""
@@ -524,4 +553,5 @@ class AssociationProtocol(Protocol):
         self._silence = None
         seconds, what = self._allowed_silence()
         self._tell(events.TimedOut(self, what, seconds))
-        self._abort(f"{what} timeout")
+        few = f": only {self._progress} octets in {seconds:g} s" if self._begun and self._progress else ""
+        self._abort(f"{what} timeout{few}")

@@ -46,6 +46,22 @@ def _listening(event: events.Listening) -> Record:
     return {"address": spoken(event.address)}
 
 
+def _part_removed(event: events.PartRemoved) -> Record:
+    return {"name": event.name}
+
+
+def _policy_read(event: events.PolicyRead) -> Record:
+    return {"path": event.path}
+
+
+def _policy_not_read(event: events.PolicyNotRead) -> Record:
+    return {"path": event.path, "why": event.why}
+
+
+def _too_many_half_open(event: events.TooManyHalfOpen) -> Record:
+    return {"limit": event.limit, "host": event.host, "held": event.held}
+
+
 def _requested(event: events.AssociationRequested) -> Record:
     request = event.request
     information = request.user_information
@@ -164,7 +180,7 @@ def _instance(event: events.InstanceKept | events.InstanceNotKept) -> Record:
 
 
 def _kept(event: events.InstanceKept) -> Record:
-    return _instance(event) | {"replaced": event.replaced}
+    return _instance(event) | {"replaced": event.replaced, "dropped": event.dropped}
 
 
 def _not_kept(event: events.InstanceNotKept) -> Record:
@@ -187,6 +203,10 @@ def _unexpected(event: events.Unexpected) -> Record:
 _VALUES: Mapping[type[Any], Callable[[Any], Record]] = {
     events.Started: _started,
     events.Listening: _listening,
+    events.PartRemoved: _part_removed,
+    events.PolicyRead: _policy_read,
+    events.PolicyNotRead: _policy_not_read,
+    events.TooManyHalfOpen: _too_many_half_open,
     events.AssociationRequested: _requested,
     events.AssociationAccepted: _accepted,
     events.AssociationRejected: _rejected,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.internet.interfaces import IProducer
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dicomnode import events, uids
@@ -15,10 +15,10 @@ from dicomnode.core.command import CEchoRQ, CStoreRQ, Status
 from dicomnode.core.dataset import Walk
 from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import IInstanceWriter, Instance, IOperation, IService, IStorage
+from dicomnode.walking import ThreadedWalking, Threads, Walking
 
-#: A UID as it may become part of a file name: PS3.5 9.1 without its rule on leading zeros, which
-#: devices break and no one is hurt by.
-_UID = re.compile(r"[0-9][0-9.]{0,63}")
+#: A UID: PS3.5 9.1 without its rule on leading zeros, which devices break and no one is hurt by.
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 
 @implementer(IService)
@@ -79,6 +79,9 @@ class Storage:
     :param sop_classes: those that are accepted.
     :param accept_unknown: accept SOP Classes, too, that are private or newer than this program.
     :param check: refuse a data set that is not whole, or not the instance that its command names.
+    :param walk: walk data sets though they are not checked: the storage wants to know what they say.
+    :param max_instance_size: refuse instances whose data set has more octets; 0 is no limit.
+    :param threads: where deflated data sets are inflated, to be walked; without them, where they pass.
     :param observe: is told of data sets that were stored in doubt.
     """
 
@@ -90,11 +93,17 @@ class Storage:
         sop_classes: Sequence[str] = tuple(uids.STORAGE_SOP_CLASSES),
         accept_unknown: bool = False,
         check: bool = True,
+        walk: bool = True,
+        max_instance_size: int = 0,
+        threads: Threads | None = None,
         observe: events.Observer = events.ignore,
     ) -> None:
         self._storage = storage
+        self._threads = threads
+        self._max_instance_size = max_instance_size
         self._observe = events.guarded(observe)
         self._check = check
+        self._walk = walk or check
         syntaxes = tuple(transfer_syntaxes)
         known = dict.fromkeys(sop_classes, syntaxes)
         self.contexts: Mapping[str, Sequence[str]] = known
@@ -103,23 +112,31 @@ class Storage:
 
     async def perform(self, operation: IOperation) -> int:
         self._judge(operation)
-        writer = await self._storage.open(Instance.of(operation))
+        walk = Walk(operation.context.transfer_syntax) if self._walk else None
+        writer = await _not_lost(self._storage.open(Instance.of(operation, walk)))
+        if self._max_instance_size:
+            writer = _Bounded(writer, self._max_instance_size)
         try:
-            if self._check:
-                walk = Walk(operation.context.transfer_syntax)
-                checking = _Checking(writer, walk)
-                await operation.deliver_data_set(checking)
-                if not checking.stopped:  # else it has not seen all, and commit says why
-                    checking.judge(operation)
+            if walk is None:
+                await operation.deliver_data_set(writer)
+            else:
+                walking = self._walking(writer, walk)
+                await operation.deliver_data_set(walking)
+                await walking.finished()
+                if self._check and not walking.stopped:  # else it has not seen all, and commit says why
+                    _compare(walk, operation)
                     if walk.doubt is not None:
                         self._observe(events.Doubted(operation.association, operation, walk.doubt))
-            else:
-                await operation.deliver_data_set(writer)
         except Exception:  # CancelledError is one, too
             await writer.abort()
             raise
         await writer.commit()
         return Status.SUCCESS
+
+    def _walking(self, writer: IInstanceWriter, walk: Walk) -> Walking:
+        if walk.deflated and self._threads is not None:
+            return ThreadedWalking(writer, walk, self._threads)
+        return Walking(writer, walk)
 
     def _judge(self, operation: IOperation) -> None:
         """Refuse what can be seen, from its command, not to be an instance."""
@@ -140,59 +157,65 @@ class Storage:
             raise OperationFailed(Status.CANNOT_UNDERSTAND, "no data set")
 
 
-@implementer(IInstanceWriter, IPushProducer)
-class _Checking:
-    """Lets a walk see what a writer is given."""
+@implementer(IInstanceWriter)
+class _Bounded:
+    """Gives a writer no more octets than an instance may have."""
 
-    def __init__(self, writer: IInstanceWriter, walk: Walk) -> None:
-        self.stopped = False  #: has the writer said that it can take no more?
+    def __init__(self, writer: IInstanceWriter, limit: int) -> None:
         self._writer = writer
-        self._walk = walk
+        self._limit = self._left = limit
+        self.registerProducer = writer.registerProducer
         self.unregisterProducer = writer.unregisterProducer
         self.commit = writer.commit
         self.abort = writer.abort
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._producer = cast(IPushProducer, producer)
-        self._writer.registerProducer(self, streaming)
-
-    def pauseProducing(self) -> None:
-        self._producer.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._producer.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self.stopped = True
-        self._producer.stopProducing()
 
     def write(self, data: bytes) -> None:
         self.writeSequence((data,))
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
-        for fragment in data:
-            self._walk.feed(fragment)
+        self._left -= sum(map(len, data))
+        if self._left < 0:
+            why = f"the instance has more than {self._limit} octets"
+            raise OperationFailed(Status.OUT_OF_RESOURCES, why)
         self._writer.writeSequence(data)
 
-    def judge(self, operation: IOperation) -> None:
-        """Refuse a data set that is not whole, or another instance's than its command says."""
-        request = operation.request
-        assert isinstance(request, CStoreRQ)
-        walk = self._walk
-        walk.end()
-        if not walk.whole:
-            raise OperationFailed(Status.CANNOT_UNDERSTAND, walk.fault or "")
-        for name, said, found in (
-            ("SOP Class", request.affected_sop_class_uid, walk.sop_class_uid),
-            ("SOP Instance", request.affected_sop_instance_uid, walk.sop_instance_uid),
-        ):
-            if not found:
-                raise OperationFailed(Status.CANNOT_UNDERSTAND, f"the data set has no {name} UID")
-            if found != said:
-                # What is no UID may be anything, and is not repeated.
-                another = f"{name} {found}, not {said}"
-                why = another if _UID.fullmatch(found) else f"{name} UID of the data set is not a UID"
-                raise OperationFailed(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
+
+def _not_lost(opening: Deferred[IInstanceWriter]) -> Deferred[IInstanceWriter]:
+    """Return a Deferred that may be cancelled: a writer that comes thereafter is aborted, not forgotten."""
+    waiting: Deferred[IInstanceWriter] = Deferred()
+
+    def opened(writer: IInstanceWriter) -> Deferred[None] | None:
+        if waiting.called:
+            return writer.abort()
+        waiting.callback(writer)
+        return None
+
+    def failed(failure: Failure) -> None:
+        if not waiting.called:
+            waiting.errback(failure)
+
+    opening.addCallbacks(opened, failed)
+    return waiting
+
+
+def _compare(walk: Walk, operation: IOperation) -> None:
+    """Refuse a data set that is not whole, or another instance's than its command says."""
+    request = operation.request
+    assert isinstance(request, CStoreRQ)
+    walk.end()
+    if not walk.whole:
+        raise OperationFailed(Status.CANNOT_UNDERSTAND, walk.fault or "")
+    for name, said, found in (
+        ("SOP Class", request.affected_sop_class_uid, walk.sop_class_uid),
+        ("SOP Instance", request.affected_sop_instance_uid, walk.sop_instance_uid),
+    ):
+        if not found:
+            raise OperationFailed(Status.CANNOT_UNDERSTAND, f"the data set has no {name} UID")
+        if found != said:
+            # What is no UID may be anything, and is not repeated.
+            another = f"{name} {found}, not {said}"
+            why = another if _UID.fullmatch(found) else f"{name} UID of the data set is not a UID"
+            raise OperationFailed(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
 
 
 @implementer(IStorage)

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import events, uids
 from dicomnode.acceptor import Acceptor
+from dicomnode.commits import Sync
 from dicomnode.core.items import UserInformation
 from dicomnode.filestore import FileStorage
 from dicomnode.interfaces import IAssociationPolicy, IService, IStorage
@@ -74,7 +75,7 @@ class LogCase(SynchronousTestCase):
         if storage is None:
             reactor: Any = self.reactor
             pool: Any = Pool()
-            storage = FileStorage(self.directory, reactor=reactor, pool=pool, observe=observe)
+            storage = FileStorage(self.directory, reactor=reactor, pool=pool, sync=Sync.NONE, observe=observe)
         self.acceptor = Acceptor(
             self.reactor,
             [*services, Storage(storage, observe=observe), Verification()],

@@ -11,18 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from zope.interface.verify import verifyObject
 
 from dicomnode import events
-from dicomnode.acceptor import AcceptAny, CalledAETitle
-from dicomnode.acceptor import All as AllOf
 from dicomnode.core.association import AssociateConfirmed
 from dicomnode.core.items import UserInformation
 from dicomnode.core.machine import State
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ, ProposedContext, ReleaseRQ
 from dicomnode.errors import AssociationRejected
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomnode.interfaces import IAssociationPolicy
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer
@@ -72,11 +68,6 @@ class PolicyTests(ShellTestCase):
         self.assertAnswered(peer, AssociateRJ(result, source, reason))
         self.assertState(peer, State.STA13)
         self.assertEqual(self.last(events.AssociationRejected).rejection, AssociateRJ(result, source, reason))
-
-    def test_interfaces(self) -> None:
-        """The stock policies are what their interface says."""
-        for policy in (AcceptAny(), CalledAETitle("US"), AllOf()):
-            verifyObject(IAssociationPolicy, policy)
 
     def test_accept(self) -> None:
         """Who is not refused is accepted, and its request and the answer observed."""
@@ -171,33 +162,6 @@ class PolicyTests(ShellTestCase):
         """Without a policy, everyone is accepted."""
         self.accepts(Verification())
         self.assertEstablished(self.associates(called="WHOEVER"))
-
-    def test_called_ae_title(self) -> None:
-        """Who calls us by another name is told 1, 1, 7: called AE title not recognized."""
-        self.accepts(Verification(), policy=CalledAETitle("ARCHIVE"))
-        self.assertEstablished(self.associates(called="ARCHIVE"))
-        self.assertRejected(self.associates(called="ARCHIVES"), 1, 1, 7)
-        self.assertEqual(self.last(events.AssociationRejected).why, "it calls ARCHIVES, and we are ARCHIVE")
-
-    def test_all(self) -> None:
-        """Of several policies each must accept."""
-        policies = Policy(), Policy(succeed(None))
-        self.assertEstablished(self.considers(AllOf(*policies)))
-        self.assertEqual([len(policy.asked) for policy in policies], [1, 1])
-
-    def test_all_but_one(self) -> None:
-        """The first of several policies that refuses does; the others are not asked."""
-        policies = Policy(), Policy(AssociationRejected(1, 1, 3)), Policy()
-        self.assertRejected(self.considers(AllOf(*policies)), 1, 1, 3)
-        self.assertEqual([len(policy.asked) for policy in policies], [1, 1, 0])
-
-    def test_all_is_cancelled(self) -> None:
-        """When the peer leaves, that of several policies is cancelled which is being asked."""
-        cancelled: list[object] = []
-        policies = Policy(), Policy(Deferred(cancelled.append)), Policy()
-        self.considers(AllOf(*policies)).transport.lose()
-        self.assertEqual(len(cancelled), 1)
-        self.assertEqual(policies[2].asked, [])
 
     def test_application_context(self) -> None:
         """Another Application Context Name than DICOM's is refused with 1, 1, 2; no policy is asked."""

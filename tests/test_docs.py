@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import unittest
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib import import_module
 from io import BytesIO
@@ -45,15 +46,26 @@ def encoded(implicit_vr: bool = False, **elements: Any) -> bytes:
 DATA_SET = encoded(SOPClassUID=CT_IMAGE_STORAGE, SOPInstanceUID="1.2.3", PatientComments="x" * 1000)
 
 
+class _QuickPool(Pool):
+    """A thread pool whose jobs are done at once."""
+
+    def callInThreadWithCallback(self, *arguments: Any, **keywords: Any) -> None:
+        super().callInThreadWithCallback(*arguments, **keywords)
+        self.run()
+
+
 class _Reactor(MemoryReactorClock):
-    """A reactor in memory, with a thread pool whose threads are never needed."""
+    """A reactor in memory, with a thread pool whose jobs are done at once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = Pool()
+        self.pool = _QuickPool()
 
     def getThreadPool(self) -> Pool:
         return self.pool
+
+    def callFromThread(self, callable: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+        callable(*arguments, **keywords)
 
 
 class _DocsCase(SynchronousTestCase):

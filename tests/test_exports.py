@@ -12,14 +12,15 @@ import dicomnode
 
 PACKAGE = """
     AcceptAny Acceptor All AssociationAborted AssociationLost AssociationProtocol AssociationRejected
-    CalledAETitle DicomNodeError Discard FileStorage IAssociation IAssociationPolicy IInstanceWriter
-    IOperation IService IStorage Instance LocalProtocolError OperationFailed Status Storage Timeouts
-    Verification __version__
+    CalledAETitle CallingAETitle DicomNodeError Discard FileStorage IAssociation IAssociationPolicy
+    IInstanceWriter IOperation IService IStorage Instance Limits LocalProtocolError OperationFailed
+    PeerAddress PolicyFile Status Storage Timeouts Verification __version__
 """
 
 #: The names that each public module is documented to have.
 MODULES = {
-    "acceptor": "AcceptAny Acceptor All CalledAETitle",
+    "acceptor": "Acceptor",
+    "commits": "GroupCommit Sync",
     "core.association": """
         Aborted AssociateConfirmed AssociateRefused AssociateRequested Association DataSetFragment
         Indication MessageReceived ReleaseConfirmed ReleaseRequested
@@ -42,19 +43,30 @@ MODULES = {
     "events": """
         AbortReceived AbortSent AssociationAccepted AssociationEnded AssociationRejected
         AssociationRequested Doubted Event Fanout InstanceKept InstanceNotKept Listening Observer
-        OperationEnded OperationStarted Paused Resumed TimedOut Transition Unexpected ignore
+        OperationEnded OperationStarted Paused PolicyNotRead PolicyRead Resumed TimedOut TooManyHalfOpen
+        Transition Unexpected ignore
     """,
-    "filestore": "FileStorage FileWriter default_name part10_header",
+    "filestore": "FileStorage FileWriter default_name",
     "implementation": "IMPLEMENTATION_CLASS_UID IMPLEMENTATION_VERSION_NAME __version__",
     "interfaces": """
         IAssociation IAssociationPolicy IInstanceWriter IOperation IService IStorage Instance
     """,
+    "layout": "FIELDS FLAT Layout safe",
+    "limits": "LOCAL_LIMIT_EXCEEDED Limits Slots",
+    "networks": "Networks UNIX address host network",
     "node": "Node",
     "observers": "Counters JSONLines LogObserver TextLines",
     "operation": "Operation",
     "options": "Options storescp_parser",
+    "part10": "part10_header",
+    "partfile": "Kept OnDuplicate PartFile remove_dead_parts",
+    "policies": """
+        AcceptAny All CALLED_AE_TITLE_NOT_RECOGNIZED CALLING_AE_TITLE_NOT_RECOGNIZED CalledAETitle
+        CallingAETitle InvalidPolicy NO_REASON_GIVEN PeerAddress PolicyFile
+    """,
     "protocol": "AssociationProtocol Timeouts",
     "services": "Discard Storage Verification",
+    "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
     "testing": """
         InstanceWriterContract MemoryStorage MemoryWriter Peer Pool Reactor Recorder Transport

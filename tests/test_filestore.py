@@ -4,197 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-from collections.abc import Iterable, Sequence
-from io import BytesIO
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-import pydicom
-from pydicom.dataset import FileMetaDataset
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import filestore
+from dicomnode.acceptor import Acceptor
+from dicomnode.commits import Sync
+from dicomnode.core.command import CStoreRQ
 from dicomnode.events import InstanceKept, InstanceNotKept
-from dicomnode.filestore import (
-    BUFFERS,
-    HIGH_WATER,
-    LOW_WATER,
-    OVERHEAD,
-    SLOW,
-    FileStorage,
-    default_name,
-    part10_header,
-)
-from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomnode.interfaces import IAssociation, Instance, IStorage
-from dicomnode.services import Discard
-from dicomnode.testing import InstanceWriterContract, MemoryStorage, Pool, Reactor, Recorder
+from dicomnode.filestore import HIGH_WATER, LOW_WATER, OVERHEAD, QUICK_JOBS, SLOW, default_name
+from dicomnode.interfaces import Instance, IStorage
+from dicomnode.layout import Layout
+from dicomnode.part10 import part10_header
+from dicomnode.partfile import OnDuplicate, remove_dead_parts
+from dicomnode.services import Discard, Storage
+from dicomnode.testing import InstanceWriterContract, MemoryStorage, Peer
+from tests.files import CT, ERRORS, EXPLICIT_VR_LE, FileStorageCase, Producer, instance
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
-EXPLICIT_VR_LE = "1.2.840.10008.1.2.1"
-
-#: What a file system refuses with.
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EROFS)
-#: Each call that a store makes, in order.
-CALLS = ("open", "writev", "close", "replace")
-
-
-def instance(
-    uid: str = "1.2.3", sop_class_uid: str = CT, calling: str = "PEER", called: str = "ANY-SCP"
-) -> Instance:
-    return Instance(sop_class_uid, uid, EXPLICIT_VR_LE, calling, called, cast(IAssociation, None))
-
-
-def descriptors() -> set[tuple[str, str]]:
-    """Return the open files of this process."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
-        except FileNotFoundError:  # that of listdir itself
-            continue
-    return found
-
-
-class Disk:
-    """The module os, for a disk that is slow or breaks. What is not said here is as ever."""
-
-    def __init__(self, reactor: Reactor) -> None:
-        self._reactor = reactor
-        self.errors: dict[str, BaseException] = {}  #: what each call raises
-        self.seconds = 0.0  #: how long a writev takes
-        self.longest: int | None = None  #: the most that a writev takes
-        self.space: int | None = None  #: what the file system has left
-        self.calls: list[str] = []
-        self.buffers: list[int] = []  #: of each writev
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def _calls(self, name: str) -> None:
-        self.calls.append(name)
-        if name in self.errors:
-            raise self.errors[name]
-
-    def open(self, *arguments: Any) -> int:
-        self._calls("open")
-        return os.open(*arguments)
-
-    def writev(self, descriptor: int, buffers: Sequence[bytes]) -> int:
-        self._calls("writev")
-        self._reactor.advance(self.seconds)
-        self.buffers.append(len(buffers))
-        if self.longest is None and self.space is None:
-            return os.writev(descriptor, buffers)
-        data = b"".join(buffers)[: self.longest]
-        if self.space is not None:
-            if data and not self.space:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            data = data[: self.space]
-            self.space -= len(data)
-        return os.write(descriptor, data)
-
-    def close(self, descriptor: int) -> None:
-        os.close(descriptor)  # it is gone, whatever close reports
-        self._calls("close")
-
-    def replace(self, source: str, target: str) -> None:
-        self._calls("replace")
-        os.replace(source, target)
-
-    def unlink(self, path: str) -> None:
-        self._calls("unlink")
-        os.unlink(path)
-
-    def breaks(self, call: str, code: int) -> None:
-        self.errors[call] = OSError(code, os.strerror(code), "/srv/secret/path")
-
-    def stalls(self) -> None:
-        self.seconds = 2 * SLOW
-
-    def recovers(self) -> None:
-        self.errors.clear()
-        self.seconds = 0.0
-        self.space = self.longest = None
-
-
-class Producer:
-    """A push producer that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def pauseProducing(self) -> None:
-        self.told.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.told.append("resume")
-
-    def stopProducing(self) -> None:
-        self.told.append("stop")
-
-
-class FileStorageCase(SynchronousTestCase):
-    """Tests that store into an empty directory; at the end no descriptor is left open."""
-
-    def setUp(self) -> None:
-        self.directory = self.mktemp()
-        os.makedirs(self.directory)
-        self.reactor = Reactor()
-        self.pool = Pool()
-        self.recorder = Recorder()
-        self.disk = Disk(self.reactor)
-        self.patch(filestore, "os", self.disk)
-        self.storage = self.make_storage()
-        before = descriptors()
-        self.addCleanup(lambda: self.assertEqual(descriptors() - before, set()))
-
-    def make_storage(self, **arguments: Any) -> FileStorage:
-        return FileStorage(
-            self.directory,
-            reactor=self.reactor,
-            pool=cast(Any, self.pool),
-            observe=self.recorder,
-            **arguments,
-        )
-
-    def open(self, what: Instance | None = None, storage: FileStorage | None = None) -> Any:
-        return self.successResultOf((storage or self.storage).open(what or instance()))
-
-    def path(self, name: str = "CT.1.2.3") -> str:
-        return os.path.join(self.directory, name)
-
-    def files(self) -> list[str]:
-        return sorted(os.listdir(self.directory))
-
-    def contents(self, name: str = "CT.1.2.3") -> bytes:
-        with open(self.path(name), "rb") as file:
-            return file.read()
-
-    def data_set(self, name: str = "CT.1.2.3", of: Instance | None = None) -> bytes:
-        """Return the data set of a file, once its header is what it should be."""
-        header = part10_header(of or instance())
-        contents = self.contents(name)
-        self.assertEqual(contents[: len(header)], header)
-        return contents[len(header) :]
-
-    def stores(self, data: Iterable[bytes] = (b"good",)) -> None:
-        """Store the instance in one go."""
-        writer = self.open()
-        writer.writeSequence(list(data))
-        self.assertIsNone(self.successResultOf(writer.commit()))
-
-    def busy(self) -> Any:
-        """Return a writer for which a thread is writing: ``self.pool.run(1)`` lets that be done."""
-        self.disk.stalls()
-        writer = self.open()
-        writer.writeSequence([b"inline "])
-        writer.writeSequence([b"threaded "])
-        self.assertEqual(len(self.pool.jobs), 1)
-        return writer
+#: Each call of a store whose failure is the store's, in order.
+REFUSED = ("open", "fstat", "writev", "dup", "close", "replace")
 
 
 class FileWriterContractTests(InstanceWriterContract, FileStorageCase):
@@ -217,7 +48,18 @@ class SlowFileWriterContractTests(FileWriterContractTests):
     def setUp(self) -> None:
         super().setUp()
         self.disk.stalls()
-        self.storage.slow = True
+        self.slow()
+
+    def settle(self) -> None:
+        self.pool.run()
+
+
+class DurableFileWriterContractTests(FileWriterContractTests):
+    """A file writer keeps the contract of writers when it waits for the disk, too."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.storage = self.make_storage(Sync.FULL)
 
     def settle(self) -> None:
         self.pool.run()
@@ -248,256 +90,6 @@ class DiscardContractTests(InstanceWriterContract, SynchronousTestCase):
         return None
 
 
-class HeaderTests(SynchronousTestCase):
-    """pydicom is the oracle of what precedes the data set."""
-
-    def oracle(self, what: Instance, calling: str | None = None, called: str | None = None) -> bytes:
-        """Return what pydicom writes, given AE titles as they are to be written."""
-        meta = FileMetaDataset()
-        meta.FileMetaInformationVersion = b"\0\1"
-        meta.MediaStorageSOPClassUID = UID(what.sop_class_uid)
-        meta.MediaStorageSOPInstanceUID = UID(what.sop_instance_uid)
-        meta.TransferSyntaxUID = UID(what.transfer_syntax_uid)
-        meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-        meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        calling = what.calling_ae_title if calling is None else calling
-        called = what.called_ae_title if called is None else called
-        if calling:
-            meta.SourceApplicationEntityTitle = calling
-        if called:
-            meta.ReceivingApplicationEntityTitle = called
-        file = BytesIO()
-        write_file_meta_info(file, meta)
-        return bytes(128) + b"DICM" + file.getvalue()
-
-    def test_as_pydicom(self) -> None:
-        """The File Meta is, octet by octet, what pydicom writes for the same values."""
-        for uid in ("1.2.3", "1.2.34", "1", "2.25." + "9" * 59, "1.2." + "3" * 59):
-            for sop_class_uid in (CT, "1.2.840.10008.5.1.4.1.1.88.11", "1.2.3.4"):
-                what = instance(uid, sop_class_uid)
-                self.assertEqual(part10_header(what), self.oracle(what))
-
-    def test_ae_titles(self) -> None:
-        """AE titles of odd and even length, with spaces within or none at all, are as pydicom writes them."""
-        for title in ("A", "AB", "SIXTEEN LETTERS!", "FIFTEEN LETTERS", "A B", "~!#$%&'()*+,-./", ""):
-            for calling, called in ((title, "ANY-SCP"), ("PEER", title), (title, title)):
-                what = instance(calling=calling, called=called)
-                self.assertEqual(part10_header(what), self.oracle(what))
-
-    def test_foreign_characters(self) -> None:
-        """What an AE title may not contain is replaced: File Meta has no character set, nor two titles."""
-        for title, written in (
-            ("TÊTE", "T?TE"),
-            ("漢字", "??"),
-            ("A\0B", "A?B"),
-            ("A\n\x1b[31mB", "A??[31mB"),
-            ("A\x7fB", "A?B"),
-            ("A\\B", "A?B"),
-            ("\x80\xff", "??"),
-        ):
-            what = instance(calling=title, called=title)
-            self.assertEqual(part10_header(what), self.oracle(what, written, written))
-
-    def test_pydicom_reads(self) -> None:
-        """pydicom reads the file: its values are the instance's."""
-        path = self.mktemp()
-        data = b"\x08\0\x18\0UI\x06\0" + b"1.2.3\0" + b"\x10\0\x10\0PN\x04\0A^B "
-        with open(path, "wb") as file:
-            file.write(part10_header(instance()) + data)
-        read = pydicom.dcmread(path)
-        self.assertEqual(read.SOPInstanceUID, "1.2.3")
-        self.assertEqual(read.PatientName, "A^B")
-        meta = read.file_meta
-        self.assertEqual(meta.MediaStorageSOPClassUID, CT)
-        self.assertEqual(meta.MediaStorageSOPInstanceUID, "1.2.3")
-        self.assertEqual(meta.TransferSyntaxUID, EXPLICIT_VR_LE)
-        self.assertEqual(meta.ImplementationClassUID, IMPLEMENTATION_CLASS_UID)
-        self.assertEqual(meta.SourceApplicationEntityTitle, "PEER")
-        self.assertEqual(meta.ReceivingApplicationEntityTitle, "ANY-SCP")
-        self.assertEqual(meta.FileMetaInformationGroupLength, len(part10_header(instance())) - 144)
-
-
-class NameTests(SynchronousTestCase):
-    """Files are named as pynetdicom names them."""
-
-    def test_prefix(self) -> None:
-        """The prefix tells the modality; of a class without one it is UN."""
-        for sop_class_uid, name in (
-            (CT, "CT.1.2.3"),
-            ("1.2.840.10008.5.1.4.1.1.4", "MR.1.2.3"),
-            ("1.2.840.10008.5.1.4.1.1.2.1", "CTE.1.2.3"),
-            ("1.2.840.10008.5.1.4.1.1.88.11", "UN.1.2.3"),
-            ("1.2.3.4", "UN.1.2.3"),
-        ):
-            self.assertEqual(default_name(instance(sop_class_uid=sop_class_uid)), name)
-
-    def test_one_component(self) -> None:
-        """Whatever a UID holds, the name is one component: what is no digit or dot becomes a _."""
-        for uid, name in (
-            ("../../x", "CT..._..__"),
-            ("/etc/passwd", "CT.___________"),
-            ("1.2\0.3", "CT.1.2_.3"),
-            ("1.2\n", "CT.1.2_"),
-            ("\u0661.\u0662", "CT._._"),
-        ):
-            self.assertEqual(default_name(instance(uid)), name)
-
-
-class PartFileTests(FileStorageCase):
-    """Under a final name there is never anything but a whole instance."""
-
-    def test_hidden(self) -> None:
-        """Until it is complete, a file is hidden beside its target; then it is gone."""
-        writer = self.open()
-        self.assertEqual(self.files(), [])
-        writer.writeSequence([b"data"])
-        (part,) = self.files()
-        self.assertRegex(part, re.escape(f".CT.1.2.3.{os.getpid()}-") + r"\d+\.part$")
-        self.assertEqual(self.contents(part), part10_header(instance()) + b"data")
-        self.successResultOf(writer.commit())
-        self.assertEqual(self.files(), ["CT.1.2.3"])
-
-    def test_renamed_last(self) -> None:
-        """The file is complete and closed when it gets its name."""
-        self.stores([b"data"])
-        self.assertEqual(self.disk.calls, list(CALLS))
-
-    def test_nothing_touched_before(self) -> None:
-        """A writer that is given nothing touches nothing."""
-        self.successResultOf(self.open().abort())
-        self.assertEqual(self.disk.calls, [])
-
-    def test_quick_disk_needs_no_thread(self) -> None:
-        """As long as the disk is quick, nothing is left to the pool."""
-        self.stores([b"x" * 1000] * 100)
-        self.assertFalse(self.pool.jobs)
-
-    def test_stale_part_file(self) -> None:
-        """What a dead process has left is neither used nor touched."""
-        for serial in (1, 2):
-            with open(self.path(f".CT.1.2.3.{os.getpid()}-{serial}.part"), "wb") as file:
-                file.write(b"stale")
-        self.stores([b"data"])
-        self.assertEqual(self.data_set(), b"data")
-        for serial in (1, 2):
-            self.assertEqual(self.contents(f".CT.1.2.3.{os.getpid()}-{serial}.part"), b"stale")
-
-    def test_symlink_in_place_of_the_part_file(self) -> None:
-        """A symbolic link that somebody has put where the part file would be is not followed."""
-        for target in ("elsewhere", "missing"):
-            os.symlink(self.path(target), self.path(f".CT.1.2.3.{os.getpid()}-{1 + len(self.files())}.part"))
-        with open(self.path("elsewhere"), "wb") as file:
-            file.write(b"precious")
-        self.stores([b"data"])
-        self.assertEqual(self.data_set(), b"data")
-        self.assertEqual(self.contents("elsewhere"), b"precious")
-        self.assertFalse(os.path.exists(self.path("missing")))
-
-    def test_symlink_in_place_of_the_file(self) -> None:
-        """A symbolic link under the final name is replaced, and not followed."""
-        with open(self.path("elsewhere"), "wb") as file:
-            file.write(b"precious")
-        os.symlink("elsewhere", self.path())
-        self.stores([b"data"])
-        self.assertFalse(os.path.islink(self.path()))
-        self.assertEqual(self.contents("elsewhere"), b"precious")
-        self.assertTrue(self.recorder.of(InstanceKept)[0].replaced)
-
-    def test_umask(self) -> None:
-        """The mode of a file is what the umask leaves of rw-rw-rw-."""
-        for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0, 0o666), (0o002, 0o664)):
-            before = os.umask(mask)
-            try:
-                self.stores()
-            finally:
-                os.umask(before)
-            self.assertEqual(os.stat(self.path()).st_mode & 0o7777, mode)
-
-    def test_not_inherited(self) -> None:
-        """A process that is started meanwhile does not inherit the descriptor."""
-        before = descriptors()
-        writer = self.open()
-        writer.write(b"data")
-        ((descriptor, _),) = descriptors() - before
-        self.assertFalse(os.get_inheritable(int(descriptor)))
-        self.successResultOf(writer.abort())
-
-    def test_own_names(self) -> None:
-        """Names may be one's own."""
-        storage = self.make_storage(name=lambda what: f"{what.sop_instance_uid}.dcm")
-        writer = self.open(storage=storage)
-        writer.write(b"data")
-        self.successResultOf(writer.commit())
-        self.assertEqual(self.files(), ["1.2.3.dcm"])
-
-    def test_two_storages(self) -> None:
-        """Two storages may share a directory, though they count for themselves."""
-        writers = [self.open(storage=storage) for storage in (self.make_storage(), self.make_storage())]
-        for number, writer in enumerate(writers):
-            writer.writeSequence([b"%d" % number] * 3)
-        self.assertEqual(len(self.files()), 2)
-        for writer in writers:
-            self.successResultOf(writer.commit())
-        self.assertEqual(self.data_set(), b"111")
-        self.assertEqual(self.files(), ["CT.1.2.3"])
-
-    def test_events(self) -> None:
-        """That an instance is kept is told: under which name, and whether in place of another."""
-        self.stores()
-        self.stores()
-        first, second = self.recorder.of(InstanceKept)
-        self.assertEqual((first.instance, first.name, first.replaced), (instance(), "CT.1.2.3", False))
-        self.assertTrue(second.replaced)
-        self.assertEqual(len(self.recorder.events), 2)
-
-
-class VectorTests(FileStorageCase):
-    """All octets are written, however few a writev takes."""
-
-    def test_short_writes(self) -> None:
-        """A writev may take as little as it likes, at any length."""
-        pieces = [b"0123456789", b"", memoryview(b"abcdefg"), b"x" * 50, b"", b"\0"]
-        whole = b"".join(pieces)
-        header = len(part10_header(instance()))
-        for longest in range(1, header + len(whole) + 2):
-            self.disk.longest = longest
-            self.stores(pieces)
-            self.assertEqual(self.data_set(), whole)
-
-    def test_nothing_taken(self) -> None:
-        """A writev that takes nothing is tried again."""
-        taken = [0, 5, 0, 7]
-        self.patch(
-            self.disk,
-            "writev",
-            lambda descriptor, buffers: os.write(
-                descriptor, b"".join(buffers)[: taken.pop() if taken else None]
-            ),
-        )
-        self.stores([b"0123456789"])
-        self.assertEqual(self.data_set(), b"0123456789")
-
-    def test_many_buffers(self) -> None:
-        """No writev is given more buffers than the system takes."""
-        for number in (BUFFERS - 1, BUFFERS, BUFFERS + 1, 2 * BUFFERS + 3, 5000):
-            self.disk.buffers.clear()
-            pieces = [b"%d," % piece for piece in range(number)]
-            self.stores(pieces)
-            self.assertEqual(self.data_set(), b"".join(pieces))
-            self.assertEqual(sum(self.disk.buffers), number + 1)
-            self.assertLessEqual(max(self.disk.buffers), BUFFERS)
-
-    def test_empty_buffers(self) -> None:
-        """Buffers without octets are no reason to wait."""
-        self.stores([b""] * 3)
-        self.assertEqual(self.data_set(), b"")
-
-    def test_empty_data_set(self) -> None:
-        """An instance without a data set is its File Meta."""
-        self.stores([])
-        self.assertEqual(self.contents(), part10_header(instance()))
-
-
 class FailureTests(FileStorageCase):
     """When the file system refuses, what was kept stays, nothing is left, and the next store succeeds."""
 
@@ -516,10 +108,10 @@ class FailureTests(FileStorageCase):
     def test_each_call_and_error(self) -> None:
         """Whichever call fails, and with what, commit fails with that error; it is told once."""
         for slow in (False, True):
-            for call in CALLS:
+            for call in REFUSED:
                 for code in ERRORS:
                     self.stores()
-                    self.storage.slow = slow
+                    self.slow(slow)
                     self.recorder.events.clear()
                     self.disk.breaks(call, code)
                     if slow:
@@ -534,7 +126,7 @@ class FailureTests(FileStorageCase):
                     self.assertEqual(self.files(), ["CT.1.2.3"])
                     self.assertEqual(self.data_set(), b"good")
                     self.disk.recovers()
-                    self.storage.slow = False
+                    self.slow(False)
 
     def test_disk_full(self) -> None:
         """A disk that fills up at any octet leaves nothing behind."""
@@ -549,7 +141,7 @@ class FailureTests(FileStorageCase):
     def test_disk_full_while_slow(self) -> None:
         """A slow disk that fills up fails the commit, and leaves nothing behind."""
         self.disk.stalls()
-        self.storage.slow = True
+        self.slow()
         self.disk.space = 200
         self.assertEqual(self.attempts().errno, errno.ENOSPC)
         self.assertEqual(self.files(), [])
@@ -615,18 +207,18 @@ class FailureTests(FileStorageCase):
         """What nobody foresaw fails the commit too, in a thread as well, and leaves nothing behind."""
         for slow in (False, True):
             for call in ("open", "close", "replace"):
-                self.disk.errors[call] = ValueError("embedded null byte")
+                self.disk.errors[call], self.disk.once = ValueError("embedded null byte"), True
                 if slow:
                     self.disk.stalls()
                 writer = self.open()
-                self.storage.slow = slow
+                self.slow(slow)
                 if slow or call != "open":
                     writer.write(b"data")
                 committing = writer.commit()
                 self.pool.run()
                 self.failureResultOf(committing, ValueError)
                 self.disk.recovers()
-                self.storage.slow = False
+                self.slow(False)
                 self.assertEqual(self.files(), [])
         self.assertEqual(self.recorder.events, [])
 
@@ -679,6 +271,7 @@ class SlowDiskTests(FileStorageCase):
 
     def test_quick_again(self) -> None:
         """Once a thread found the disk quick, the reactor thread writes again."""
+        self.patch(filestore, "QUICK_JOBS", 1)
         writer = self.busy()
         self.disk.recovers()
         writer.writeSequence([b"waiting "])
@@ -689,8 +282,22 @@ class SlowDiskTests(FileStorageCase):
         self.successResultOf(writer.commit())
         self.assertEqual(self.data_set(), b"inline threaded waiting inline")
 
+    def test_quick_for_long_enough(self) -> None:
+        """One quick write does not make a slow disk quick: many in a row do."""
+        writer = self.busy()
+        self.pool.run()
+        self.disk.recovers()
+        for _ in range(QUICK_JOBS):
+            writer.writeSequence([b"threaded"])
+            self.assertEqual(len(self.pool.jobs), 1)
+            self.pool.run()
+        writer.writeSequence([b"inline"])
+        self.assertFalse(self.pool.jobs)
+        self.successResultOf(writer.abort())
+
     def test_other_writers(self) -> None:
         """The disk is as slow for others; but who still has a thread writing waits for it."""
+        self.patch(filestore, "QUICK_JOBS", 1)
         writer = self.busy()
         other = self.open(instance("1.2.4"))
         other.writeSequence([b"other "])
@@ -759,6 +366,7 @@ class SlowDiskTests(FileStorageCase):
 
     def test_producer_resumes_at_once(self) -> None:
         """A producer that produces the moment it is resumed does not overtake what waits."""
+        self.patch(filestore, "QUICK_JOBS", 1)
         writer = self.busy()
         disk = self.disk
 
@@ -860,7 +468,7 @@ class SlowDiskTests(FileStorageCase):
             self.assertEqual(self.data_set(), b"inline threaded ")
             os.unlink(self.path())
             self.disk.recovers()
-            self.storage.slow = False
+            self.slow(False)
         self.assertEqual(len(self.recorder.of(InstanceKept)), 2)
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -875,7 +483,7 @@ class SlowDiskTests(FileStorageCase):
             self.pool.run()
             self.assertEqual(self.files(), [])
             self.disk.recovers()
-            self.storage.slow = False
+            self.slow(False)
         self.assertEqual(len(self.recorder.of(InstanceNotKept)), 2)
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -895,3 +503,192 @@ class SlowDiskTests(FileStorageCase):
         self.assertIn(self.data_set(), (b"inline threaded " + b"0" * 100, b"1" * 100))
         self.assertEqual(self.files(), ["CT.1.2.3"])
         self.assertEqual([event.replaced for event in self.recorder.of(InstanceKept)], [False, True])
+
+
+class PeerCase(FileStorageCase):
+    """Tests of a storage that waits for the disk, by peers."""
+
+    def serve(self, on_duplicate: OnDuplicate = OnDuplicate.REPLACE, sync: Sync = Sync.FULL) -> None:
+        self.storage = self.make_storage(
+            sync, name=Layout("{calling}/{instance}"), on_duplicate=on_duplicate, reserve=1
+        )
+        service = Storage(self.storage, check=False, walk=False)
+        self.acceptor = Acceptor(self.reactor, [service])
+
+    def associate(self) -> Peer:
+        peer = Peer(self.acceptor)
+        peer.associates({CT: [EXPLICIT_VR_LE]})
+        return peer
+
+    def status(self, peer: Peer, uid: str, data: bytes) -> int:
+        """Return the status of a C-STORE."""
+        peer.stores(uid, data)
+        self.pool.run()
+        peer.exchange()
+        return peer.response.status
+
+
+class FaultTests(PeerCase):
+    """Whatever call fails, and with what: the peer is told, and nothing is lost, torn or left."""
+
+    #: The calls of a store that can fail it, and on which file: in order.
+    FAULTS = (
+        ("statvfs", ""),
+        ("open", ".part"),
+        ("fstat", ""),
+        ("writev", ""),
+        ("fsync", ".part"),
+        ("dup", ""),
+        ("close", ".part"),
+        ("mkdir", ""),
+        ("replace", ""),
+    )
+    DIRECTORY_FAULTS = (("open", "PEER"), ("fsync", "PEER"), ("close", "PEER"), ("fsync", "temp"))
+
+    def faults(self, *faults: tuple[str, str]) -> Iterator[tuple[str, int]]:
+        for call, name in faults:
+            for code in ERRORS:
+                self.disk.breaks(call, code, name)
+                yield call, code
+                self.disk.recovers()
+
+    def test_each(self) -> None:
+        """An error is answered with A700 and its text; the older copy stays; the next store succeeds."""
+        for sync in Sync:
+            self.serve(sync=sync)
+            peer = self.associate()
+            self.assertEqual(self.status(peer, "1.2.3", b"older"), 0)
+            for call, code in self.faults(*self.FAULTS):
+                if call == "mkdir" or (call == "fsync" and sync is Sync.NONE):
+                    continue
+                self.assertEqual(self.status(peer, "1.2.3", b"newer"), 0xA700, (call, code))
+                self.assertEqual(peer.response.error_comment, os.strerror(code))
+                self.assertEqual(self.tree(), ["PEER/1.2.3"])
+                self.assertEqual(self.data_set("PEER/1.2.3"), b"older")
+                self.disk.recovers()
+                self.assertEqual(self.status(peer, "1.2.3", b"older"), 0)
+            self.assertEqual(self.tree(), ["PEER/1.2.3"])
+            os.unlink(self.path("PEER/1.2.3"))
+
+    def test_directory_cannot_be_made(self) -> None:
+        """Where a directory cannot be made, there is no file; where it can again, there is."""
+        self.serve()
+        peer = self.associate()
+        for _, code in self.faults(("mkdir", "")):
+            self.assertEqual(self.status(peer, "1.2.3", b"data"), 0xA700)
+            self.assertEqual(peer.response.error_comment, os.strerror(code))
+            self.assertEqual(self.files(), [])
+        self.assertEqual(self.status(peer, "1.2.3", b"data"), 0)
+
+    def test_directory_cannot_be_synced(self) -> None:
+        """Where the name may not last, the peer is told so: what is under it is whole, and the newer."""
+        for call, name in self.DIRECTORY_FAULTS:
+            for code in ERRORS:
+                self.serve()
+                peer = self.associate()
+                self.disk.breaks(call, code, name)
+                self.assertEqual(self.status(peer, "1.2.3", b"newer"), 0xA700, (call, code))
+                self.assertEqual(peer.response.error_comment, os.strerror(code))
+                self.assertEqual(self.tree(), ["PEER/1.2.3"])
+                self.assertEqual(self.data_set("PEER/1.2.3"), b"newer")
+                self.disk.recovers()
+                self.assertEqual(self.status(peer, "1.2.3", b"again"), 0)
+                self.assertEqual(self.data_set("PEER/1.2.3"), b"again")
+
+    def test_locking_fails(self) -> None:
+        """A file system without locks stores all the same."""
+        self.serve()
+        peer = self.associate()
+        for _ in self.faults(("flock", "")):
+            self.assertEqual(self.status(peer, "1.2.3", b"data"), 0)
+
+    def test_linking_fails(self) -> None:
+        """Where a name is not to be taken from another, an error of linking is the store's."""
+        for on_duplicate in (OnDuplicate.KEEP, OnDuplicate.REFUSE, OnDuplicate.RENAME):
+            self.serve(on_duplicate)
+            peer = self.associate()
+            for _ in self.faults(("link", "")):
+                self.assertEqual(self.status(peer, "1.2.3", b"data"), 0xA700)
+                self.assertEqual(self.tree(), [])
+            # Without hard links it is renamed, and that may fail.
+            for code in ERRORS:
+                self.disk.breaks("link", errno.EOPNOTSUPP)
+                self.disk.errors["rename"] = OSError(code, os.strerror(code))
+                self.assertEqual(self.status(peer, "1.2.3", b"data"), 0xA700)
+                self.assertEqual(self.tree(), [])
+                self.disk.recovers()
+            self.assertEqual(self.status(peer, "1.2.3", b"data"), 0)
+            os.unlink(self.path("PEER/1.2.3"))
+
+    def test_unlinking_fails(self) -> None:
+        """A part file that cannot be removed goes with the next start: the instance is kept."""
+        self.serve(OnDuplicate.KEEP)
+        peer = self.associate()
+        for _, code in self.faults(("unlink", "")):
+            self.assertEqual(self.status(peer, f"1.2.{code}", b"data"), 0)
+        self.assertEqual(len(list(remove_dead_parts(self.directory))), len(ERRORS))
+        self.assertEqual(self.tree(), sorted(f"PEER/1.2.{code}" for code in ERRORS))
+
+
+class SameMomentTests(PeerCase):
+    """Two associations that send one instance at the same moment never mix."""
+
+    def test_two_associations(self) -> None:
+        """Fragments of the two come in turn; what is kept is one of them, whole, as both were told."""
+        for on_duplicate, statuses, kept in (
+            (OnDuplicate.REPLACE, [0, 0], {"1.2.3": b"b" * 500}),
+            (OnDuplicate.KEEP, [0, 0], {"1.2.3": b"a" * 500}),
+            (OnDuplicate.REFUSE, [0, 0x0111], {"1.2.3": b"a" * 500}),
+            (OnDuplicate.RENAME, [0, 0], {"1.2.3": b"a" * 500, "1.2.3.1": b"b" * 500}),
+        ):
+            for sync in Sync:
+                self.serve(on_duplicate, sync)
+                peers = [self.associate(), self.associate()]
+                request = CStoreRQ(affected_sop_class_uid=CT, message_id=7, affected_sop_instance_uid="1.2.3")
+                for peer in peers:
+                    peer._core.send_command(1, request, True)
+                for last in (False, False, False, False, True):
+                    for peer, fragment in zip(peers, (b"a", b"b"), strict=True):
+                        peer._core.send_data_set(1, fragment * 100, last=last)
+                        peer.exchange()
+                self.pool.run()
+                for peer in peers:
+                    peer.exchange()
+                self.assertEqual([peer.response.status for peer in peers], statuses)
+                self.assertEqual(self.tree(), [f"PEER/{name}" for name in kept])
+                for name, data in kept.items():
+                    self.assertEqual(self.data_set(f"PEER/{name}"), data)
+                    os.unlink(self.path(f"PEER/{name}"))
+
+
+class NamingTests(FileStorageCase):
+    """A name is given when the data set has been seen."""
+
+    def test_late(self) -> None:
+        """It is asked for when the instance is complete, however slow the disk is."""
+        names: list[str] = []
+        self.storage = self.make_storage(name=lambda what: names[0])
+        writer = self.busy()
+        committing = writer.commit()
+        names.append("later")
+        self.pool.run()
+        self.successResultOf(committing)
+        self.assertEqual(self.files(), ["later"])
+
+    def test_fails(self) -> None:
+        """A function that fails to give a name fails the commit, and nothing is left."""
+
+        def name(what: Instance) -> str:
+            raise KeyError("study")
+
+        for sync in Sync:
+            self.storage = self.make_storage(sync, name=name)
+            for slow in (False, True):
+                self.slow(slow)
+                writer = self.open()
+                writer.write(b"data")
+                committing = writer.commit()
+                self.pool.run()
+                self.failureResultOf(committing, KeyError)
+                self.assertEqual(self.files(), [])
+        self.assertEqual(self.recorder.events, [])

@@ -35,20 +35,30 @@ MAY_IMPORT = {
     "operation": "errors core interfaces",
     "gate": "",
     "protocol": "errors core interfaces events gate operation",
-    "acceptor": "errors core interfaces events implementation protocol",
-    "services": "errors core interfaces events uids",
-    "filestore": "interfaces events implementation uids",
+    "networks": "",
+    "policies": "errors core interfaces networks visible",
+    "limits": "errors interfaces networks",
+    "acceptor": "errors core interfaces events implementation protocol networks policies limits",
+    "walking": "core interfaces",
+    "services": "errors core interfaces events uids walking",
+    "part10": "interfaces implementation",
+    "partfile": "errors core",
+    "commits": "partfile",
+    "layout": "interfaces uids",
+    "filestore": "interfaces events part10 partfile commits layout",
     "dumps": "core uids visible",
     "lines": "core interfaces events uids visible dumps",
     "records": "core interfaces events uids visible dumps",
     "observers": "core interfaces events visible lines records",
     "node": "events acceptor",
     "testing": "errors core interfaces events operation protocol acceptor uids",
-    "options": "uids",
+    "signals": "",
+    "options": "uids networks partfile commits layout",
     "tap": """
-        interfaces events uids implementation protocol acceptor services filestore observers node options
+        interfaces events uids implementation policies limits protocol acceptor walking services partfile
+        commits layout filestore observers node signals options
     """,
-    "": "errors core interfaces implementation protocol acceptor services filestore",
+    "": "errors core interfaces implementation policies limits protocol acceptor services filestore",
     "__main__": "observers options tap",
 }
 #: What is imported when it is needed, and not before.

@@ -13,7 +13,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from dicomnode import events, uids
-from dicomnode.acceptor import CalledAETitle
 from dicomnode.core.command import CCancelRQ, CEchoRSP, CFindRQ, CStoreRQ, encode
 from dicomnode.core.pdu import (
     Abort,
@@ -26,6 +25,7 @@ from dicomnode.core.pdu import (
 )
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.lines import REJECTED_CONTEXTS, SAID, who
+from dicomnode.policies import CalledAETitle
 from dicomnode.services import Discard
 from dicomnode.testing import MemoryStorage
 from tests.cases import Service
@@ -488,6 +488,25 @@ class OtherTests(LogCase):
         """The steps of the protocol machine, where they are traced."""
         self.start("debug", trace=True)
         self.assert_written("D: Evt5 AE-5 Sta1 -> Sta2 (association 1)")
+
+    def test_policy_file(self) -> None:
+        """Reading the policy file again is told, and above all that it could not be used."""
+        for event, line in (
+            (events.PolicyRead("/etc/a\nb"), r"I: Policy file read: /etc/a\x0ab"),
+            (events.PolicyNotRead("/etc/p", "it is\nbad"), r"E: The policy stays as it was: it is\x0abad"),
+        ):
+            self.start("info")
+            self.log(event)
+            self.assert_written(line)
+
+    def test_too_many_half_open(self) -> None:
+        """Who holds the connections that are no association is named."""
+        self.start("warn")
+        self.log(events.TooManyHalfOpen(1000, "192.0.2.1", 990))
+        self.assert_written(
+            "W: More than 1000 connections without an association, 990 of them from 192.0.2.1: "
+            "the oldest are dropped"
+        )
 
     def test_nothing_to_say(self) -> None:
         """Pausing and resuming are not worth a line."""

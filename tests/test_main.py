@@ -148,7 +148,7 @@ class StoreSCPTests(MainCase):
         self.reactor = Running(meanwhile)
         import_module("twisted.internet.reactor")  # else there is nothing to patch
         self.patch(twisted.internet, "reactor", self.reactor)
-        return self.exits("storescp", *arguments, "-od", self.directory, "11112")
+        return self.exits("storescp", "--sync", "none", *arguments, "-od", self.directory, "11112")
 
     def peer(self) -> Peer:
         peer = Peer(self.reactor.tcpServers[0][1])

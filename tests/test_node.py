@@ -273,6 +273,26 @@ class NodeTests(SynchronousTestCase):
         self.assertEqual(self.log[-1], "stop pool")
         self.assertEqual(self.flushLoggedErrors(CancelledError), [])
 
+    def test_hasten(self) -> None:
+        """Who has no more patience need not wait for the grace to pass."""
+        node = self.make_node(self.listens(104), grace=1000)
+        node.startService()
+        peer = self.associate()
+        self.patch(self.storage, "open", lambda _: succeed(Slow(Deferred())))
+        peer.stores("1.2.3", b"data")
+        stopping = node.stopService()
+        self.reactor.advance(1)
+        self.assertNoResult(stopping)
+        node.hasten()
+        self.reactor.advance(0)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+        self.reactor.advance(1)
+        self.assertTrue(peer.transport.aborted)
+        peer.transport.lose()
+        self.successResultOf(stopping)
+        self.assertEqual(self.log[-1], "stop pool")
+
     def test_no_grace(self) -> None:
         """With no time at all, what is in flight is aborted at once."""
         node = self.make_node(self.listens(104), grace=0)
@@ -302,6 +322,9 @@ class Slow:
 
     def write(self, data: bytes) -> None:
         """Take it."""
+
+    def writeSequence(self, data: Any) -> None:
+        """Take them."""
 
     def commit(self) -> Deferred[None]:
         return self.committing

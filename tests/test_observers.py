@@ -10,7 +10,7 @@ import io
 import json
 import os
 from io import StringIO
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from dicomnode import events, uids
-from dicomnode.acceptor import CalledAETitle
 from dicomnode.core.command import NGetRQ
 from dicomnode.core.pdu import AssociateRQ, ProposedContext
 from dicomnode.interfaces import Instance
 from dicomnode.observers import Counters, JSONLines, LogObserver, TextLines
+from dicomnode.policies import CalledAETitle
 from dicomnode.testing import MemoryStorage
 from tests.core.helpers import stable
 from tests.logs import CT, EXPLICIT, INSTANCE, LogCase, data_set
@@ -352,7 +352,7 @@ class CountersTests(LogCase):
                 },
                 "operations": {},
                 "in_progress": 0,
-                "instances": {"kept": 0, "replaced": 0, "not_kept": 0, "doubted": 0},
+                "instances": {"kept": 0, "replaced": 0, "dropped": 0, "not_kept": 0, "doubted": 0},
                 "octets": 0,
                 "seconds": 0.0,
                 "paused": 0,
@@ -407,7 +407,11 @@ class CountersTests(LogCase):
             {"CStoreRQ": {"0x0000": 2, "0xC210": 1, "0xA700": 1}, "CEchoRQ": {"0x0000": 1}},
         )
         self.assertEqual(counted["octets"], 3 * len(data_set()) + 1)
-        self.assertEqual(counted["instances"], {"kept": 1, "replaced": 1, "not_kept": 1, "doubted": 0})
+        self.counters(events.InstanceKept(peer.association, cast(Any, None), "CT.1.2.3", dropped=True))
+        self.assertEqual(
+            self.count()["instances"],
+            {"kept": 1, "replaced": 1, "dropped": 1, "not_kept": 1, "doubted": 0},
+        )
 
     def test_others(self) -> None:
         """What is in progress, unanswered, paused, doubted, too late, or a bug."""

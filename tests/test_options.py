@@ -23,6 +23,14 @@ DEFAULTS = {
     "log-format": "text",
     "ae-title": "STORESCP",
     "require-called-aet": False,
+    "allow-aet": [],
+    "allow-from": [],
+    "policy": None,
+    "max-associations": 500,
+    "max-associations-per-host": 0,
+    "max-associations-per-aet": 0,
+    "max-half-open": 1000,
+    "max-instance-size": 0,
     "acse-timeout": 30.0,
     "dimse-timeout": 30.0,
     "network-timeout": 30.0,
@@ -31,6 +39,10 @@ DEFAULTS = {
     "no-echo": False,
     "prefer": None,
     "output-directory": ".",
+    "layout": "{prefix}.{instance}",
+    "on-duplicate": "replace",
+    "sync": "full",
+    "reserve": 64 << 20,
     "ignore": False,
     "accept-unknown": False,
     "no-check": False,
@@ -96,6 +108,9 @@ SPELLINGS = [
     ("-pdu 4294967295", "max-pdu", 4294967295),
     ("--max-pdu 65536", "max-pdu", 65536),
     ("--max 0", "max-pdu", 0),
+    ("--max-=0", "max-pdu", 0),
+    ("--m 0", "max-pdu", 0),
+    ("--ma 0", "max-pdu", 0),
     ("-ba ::1", "bind-address", "::1"),
     ("-b 127.0.0.1", "bind-address", "127.0.0.1"),
     ("--bind-address=127.0.0.1", "bind-address", "127.0.0.1"),
@@ -123,6 +138,34 @@ SPELLINGS = [
     ("--accept-unknown", "accept-unknown", True),
     ("--require-called-aet", "require-called-aet", True),
     ("--req", "require-called-aet", True),
+    ("--allow-aet CT1", "allow-aet", ["CT1"]),
+    ("--allow-aet CT1 --allow-aet=MR1", "allow-aet", ["CT1", "MR1"]),
+    ("--allow-from 192.0.2.0/24", "allow-from", ["192.0.2.0/24"]),
+    ("--allow-from ::1 --allow-from unix", "allow-from", ["::1", "unix"]),
+    ("--policy /etc/policy.toml", "policy", "/etc/policy.toml"),
+    ("--max-associations 20", "max-associations", 20),
+    ("--max-associations=0", "max-associations", 0),
+    ("--max-associations-per-host 4", "max-associations-per-host", 4),
+    ("--max-associations-per-aet 4", "max-associations-per-aet", 4),
+    ("--max-half-open +50", "max-half-open", 50),
+    ("--o x", "output-directory", "x"),
+    ("--layout {study}/{instance}", "layout", "{study}/{instance}"),
+    ("--la {instance}.dcm", "layout", "{instance}.dcm"),
+    ("--on-duplicate keep", "on-duplicate", "keep"),
+    ("--on-duplicate=refuse", "on-duplicate", "refuse"),
+    ("--on rename", "on-duplicate", "rename"),
+    ("--on-duplicate replace", "on-duplicate", "replace"),
+    ("--sync full", "sync", "full"),
+    ("--sync=file", "sync", "file"),
+    ("--sync none", "sync", "none"),
+    ("--reserve 0", "reserve", 0),
+    ("--reserve 4096", "reserve", 4096),
+    ("--reserve 10k", "reserve", 10 << 10),
+    ("--reserve=5G", "reserve", 5 << 30),
+    ("--reserve 1T", "reserve", 1 << 40),
+    ("--max-instance-size 4096", "max-instance-size", 4096),
+    ("--max-instance-size 2k", "max-instance-size", 2048),
+    ("--max-instance-size 2G", "max-instance-size", 1 << 31),
     ("--grace 0", "grace", 0.0),
     ("--grace=2.5", "grace", 2.5),
 ]
@@ -163,6 +206,7 @@ NOT_A_PORT = "is not a port number (0 to 65535)"
 NOT_SECONDS = "is not a number of seconds (0 or more)"
 NOT_A_TITLE = "is not an AE title (1 to 16 ASCII characters, no backslash, not all spaces)"
 NOT_A_PDU = "is neither 0 nor a number from 128 to 4294967295"
+NOT_A_COUNT = "is not a whole number (0 or more)"
 EXCLUSIVE = "not allowed with argument"
 
 #: Arguments that are refused, and what the one line of the error has in it.
@@ -191,6 +235,16 @@ REFUSED = [
     (["tcp:11112\\"], "argument PORT: 'tcp:11112\\\\' is not an endpoint: "),
     (["unix:/x:mode=999"], "argument PORT: 'unix:/x:mode=999' is not an endpoint: "),
     (["a\nb"], "argument PORT: 'a\\nb'"),
+    (["11112", "--allow-aet", " "], f"argument --allow-aet: ' ' {NOT_A_TITLE}"),
+    (
+        ["11112", "--allow-from", "192.0.2.1/24"],
+        "argument --allow-from: '192.0.2.1/24' is an address inside a network; the network is 192.0.2.0/24",
+    ),
+    (["11112", "--allow-from", "ct1"], "argument --allow-from: 'ct1' is not an IP address or network"),
+    (["11112", "--max-associations", "-1"], f"argument --max-associations: '-1' {NOT_A_COUNT}"),
+    (["11112", "--max-associations", "many"], f"argument --max-associations: 'many' {NOT_A_COUNT}"),
+    (["11112", "--max-half-open", "1.5"], f"argument --max-half-open: '1.5' {NOT_A_COUNT}"),
+    (["11112", "--max-instance-size", "4K"], "argument --max-instance-size: '4K' is not a number of octets"),
     (["11112", "-q", "-v"], f"argument -v/--verbose: {EXCLUSIVE} -q/--quiet"),
     (["-v", "11112", "-d"], f"argument -d/--debug: {EXCLUSIVE} -v/--verbose"),
     (["11112", "-dv"], f"argument -v/--verbose: {EXCLUSIVE} -d/--debug"),
@@ -230,6 +284,16 @@ REFUSED = [
     (["11112", "-pdu", "4294967296"], f"argument -pdu/--max-pdu: '4294967296' {NOT_A_PDU}"),
     (["11112", "-pdu", "9" * 5000], NOT_A_PDU),
     (["11112", "-pdu", "16k"], f"argument -pdu/--max-pdu: '16k' {NOT_A_PDU}"),
+    (["11112", "--layout", "{study}"], "argument --layout: '{study}' has no {instance}"),
+    (["11112", "--layout", "../{instance}"], "argument --layout: '../{instance}' has a component"),
+    (["11112", "--layout", "{instance}\n"], "argument --layout: '{instance}\\n' has a control character"),
+    (["11112", "--layout", "{uid}{instance}"], "argument --layout: {uid} is none of called, calling, class"),
+    (["11112", "--layout", "{instance"], "argument --layout: '{instance': expected '}' before end of string"),
+    (["11112", "--on-duplicate", "drop"], "argument --on-duplicate: invalid choice: 'drop'"),
+    (["11112", "--sync", "yes"], "argument --sync: invalid choice: 'yes'"),
+    (["11112", "--reserve", "-1"], "argument --reserve: '-1' is not a number of octets, such as 4096"),
+    (["11112", "--reserve", "1.5G"], "argument --reserve: '1.5G' is not a number of octets"),
+    (["11112", "--reserve", "9" * 5000], "is not a number of octets"),
     (["11112", "-pdu0"], "argument -p/--port: 'du0'"),
 ]
 
@@ -350,7 +414,9 @@ class HelpTests(SynchronousTestCase):
         """--help and -h print the help, with or without a port, under twistd as well."""
         for arguments in self.HELP:
             self.assertEqual(storescp_parser().format_help(), self.printed(Options(), arguments))
-            self.assertEqual(storescp_parser().format_help(), self.printed(Twistd(), ["storescp", *arguments]))
+            self.assertEqual(
+                storescp_parser().format_help(), self.printed(Twistd(), ["storescp", *arguments])
+            )
 
     def test_version(self) -> None:
         """--version needs no port, and under twistd it is not Twisted's."""

@@ -17,7 +17,16 @@ from dicomnode import events
 from dicomnode.core.association import Association, MessageReceived, ReleaseConfirmed, ReleaseRequested
 from dicomnode.core.command import CCancelRQ, CEchoRSP, UnrecognizedRQ, UnrecognizedRSP
 from dicomnode.core.machine import Role, State
-from dicomnode.core.pdu import HEADER, Abort, AssociateRJ, AssociateRQ, ProposedContext, ReleaseRP, ReleaseRQ
+from dicomnode.core.pdu import (
+    HEADER,
+    Abort,
+    AssociateRJ,
+    AssociateRQ,
+    ProposedContext,
+    ReleaseRP,
+    ReleaseRQ,
+    p_data_tf,
+)
 from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRejected, LocalProtocolError
 from dicomnode.interfaces import IAssociation, IOperation
 from dicomnode.protocol import AssociationProtocol, Timeouts
@@ -447,11 +456,136 @@ class SilenceTests(ShellTestCase):
         self.assertPatient()
         service.turns[0].callback(0)
 
+    def test_dropped(self) -> None:
+        """A connection without an association can be dropped, also one that was never made."""
+        protocol = self.acceptor.buildProtocol(None)
+        protocol.drop()
+        peer = self.connects()
+        peer.association.drop()
+        self.assertTrue(peer.transport.aborted)
+        self.acceptor.associations.discard(protocol)
+
     def test_nothing_after_the_end(self) -> None:
         """When the connection is gone, no one is silent any more."""
         peer = self.associates()
         peer.transport.lose()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class ProgressTests(ShellTestCase):
+    """Who has begun something must come on with it: an octet now and then is silence."""
+
+    def dribbles(self, peer: Peer, octets: bytes, every: float = 1.0, size: int = 1) -> float:
+        """Let octets arrive bit by bit, as long as the peer is not aborted; return how long that was."""
+        began = self.reactor.seconds()
+        for start in range(0, len(octets), size):
+            if self.seen.of(events.TimedOut):
+                break
+            peer.transport.deliver(octets[start : start + size])
+            self.reactor.advance(every)
+        return self.reactor.seconds() - began
+
+    def assertGivenUp(self, what: str, seconds: float, octets: int) -> None:
+        self.assertTimedOut(what, seconds)
+        why = f"{what} timeout: only {octets} octets in {seconds:g} s"
+        self.assertEqual(self.last(events.AbortSent).why, why)
+
+    def test_in_a_data_set(self) -> None:
+        """An octet a second, of a data set, ends with the DIMSE timeout, as if none had come."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()) + data(CT, bytes(10000))[:100])
+        self.assertEqual(self.dribbles(peer, bytes(5000)), 20)
+        self.assertGivenUp("DIMSE", 20, 20)
+        self.assertAborted(peer)
+
+    def test_in_a_pdu(self) -> None:
+        """So it does, with the network timeout, inside a PDU that is no message yet."""
+        peer = self.associates()
+        self.assertEqual(self.dribbles(peer, data(CT, bytes(1000))[:11], every=10), 40)
+        self.assertGivenUp("network", 40, 3)
+
+    def test_in_a_command_set(self) -> None:
+        """A command set is to come whole in time."""
+        peer = self.associates()
+        self.assertEqual(self.dribbles(peer, message(ECHO, echo_rq())), 12 + 20)
+        self.assertGivenUp("DIMSE", 20, 19)
+
+    def test_fragments(self) -> None:
+        """The end of a PDU is none of a message: fragments of an octet each do not bring it on."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()))
+        self.dribbles(peer, data(CT, b"x", last=False) * 1000, size=13)
+        self.assertGivenUp("DIMSE", 20, 20 * 13)
+
+    def test_empty_fragments(self) -> None:
+        """Nor do fragments that hold nothing, of a command set."""
+        peer = self.associates()
+        self.assertEqual(self.dribbles(peer, p_data_tf(ECHO, True, False, b"") * 1000), 11 + 20)
+        self.assertGivenUp("DIMSE", 20, 19)
+
+    def test_empty_pdu(self) -> None:
+        """A PDU that holds nothing is no way to go on for ever: it is not allowed."""
+        peer = self.associates()
+        peer.sends(HEADER.pack(4, 0))
+        self.assertState(peer, State.STA13)
+
+    def test_slow_line(self) -> None:
+        """Who comes on is waited for as long as it takes: 10 KB/s, and much less than that."""
+        for size, every in ((1000, 0.1), (64, 1), (1024, 19)):
+            peer = self.associates()
+            peer.transport.deliver(begun(CT, store_rq()))
+            octets = data(CT, bytes(16_000), last=False) * 2 + data(CT, bytes(16_000))
+            self.dribbles(peer, octets, every, size)
+            self.assertEqual(self.seen.of(events.TimedOut), [])
+            peer.exchange()
+            self.assertResponses(peer, 0x0000)
+            peer.transport.lose()
+
+    def test_small_messages(self) -> None:
+        """A message that ends is progress, however small it is."""
+        peer = self.associates()
+        for _ in range(20):
+            self.passes(19)
+            peer.echoes()
+            peer.stores("1.2.3", b"", CT_IMAGE_STORAGE)
+        self.assertEqual(self.seen.of(events.TimedOut), [])
+
+    def test_small_messages_in_parts(self) -> None:
+        """So it is when each read brings the end of one and the beginning of the next."""
+        peer = self.associates()
+        octets = message(ECHO, echo_rq())
+        peer.transport.deliver(octets[:30])
+        for _ in range(20):
+            self.reactor.advance(19)
+            peer.transport.deliver(octets[30:] + octets[:30])
+        self.assertEqual(self.seen.of(events.TimedOut), [])
+        self.reactor.advance(20)
+        self.assertTimedOut("DIMSE", 20)
+
+    def test_begun_late(self) -> None:
+        """Who has been idle, and begins, has all its time."""
+        peer = self.associates()
+        self.passes(39)
+        peer.transport.deliver(message(ECHO, echo_rq())[:8])
+        self.passes(39)
+        self.assertEqual(self.seen.of(events.TimedOut), [])
+        self.passes(1)
+        self.assertTimedOut("network", 40)
+
+    def test_silent(self) -> None:
+        """Who has sent nothing at all since then was silent, and that is what is said."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()) + data(CT, b"data", last=False))
+        self.passes(20)
+        self.assertEqual(self.last(events.AbortSent).why, "DIMSE timeout")
+
+    def test_one_timer(self) -> None:
+        """There is one timer, whatever arrives."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()))
+        for _ in range(1000):
+            peer.transport.deliver(data(CT, b"x", last=False))
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
 
 
 class GateTests(ShellTestCase):
@@ -938,14 +1072,15 @@ class EndTests(ShellTestCase):
             self.assertIsNone(self.last(events.OperationEnded).response)
 
     def test_while_opening(self) -> None:
-        """An operation that waits for its writer never gets one."""
+        """A writer that comes when nobody waits for it any more is aborted."""
         for way in ("connection lost", "local abort", "drain"):
             self.storage.stalls()
             peer = self.associates()
             peer.transport.deliver(message(CT, store_rq(), b"data"))
             self.ends()[way](peer)
             self.storage.recovers()
-            self.assertEqual(self.storage.writers, [])
+            self.assertEqual([writer.ended for writer in self.storage.writers], ["abort"])
+            self.storage.writers.clear()
 
     def test_while_committing(self) -> None:
         """A commit that has begun goes on: the instance may exist though it was never answered."""

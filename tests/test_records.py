@@ -15,12 +15,12 @@ from twisted.internet.address import IPv4Address
 from twisted.python.failure import Failure
 
 from dicomnode import events, records
-from dicomnode.acceptor import CalledAETitle
 from dicomnode.core import machine
 from dicomnode.core.command import CCancelRQ, NGetRQ
 from dicomnode.core.items import UserIdentity, UserInformation
 from dicomnode.core.pdu import Abort, AssociateRQ, ProposedContext
 from dicomnode.lines import SAID
+from dicomnode.policies import CalledAETitle
 from dicomnode.records import record
 from dicomnode.visible import LIMIT
 from tests.core.helpers import stable
@@ -64,6 +64,7 @@ class RecordTests(LogCase):
     def test_service(self) -> None:
         """The start, and where it listens."""
         self.assert_recorded(events.Started("0.1"), version="0.1")
+        self.assert_recorded(events.PartRemoved(".CT.1.1-1.part"), name=".CT.1.1-1.part")
         self.assert_recorded(events.Listening(IPv4Address("TCP", "::1", 104)), address="[::1]:104")
 
     def test_association(self) -> None:
@@ -170,7 +171,8 @@ class RecordTests(LogCase):
             self.last(events.OperationStarted), {"event": "OperationStarted", **OPERATION, "data_set": True}
         )
         self.assertEqual(
-            self.last(events.InstanceKept), {"event": "InstanceKept", **INSTANCE_KEPT, "replaced": False}
+            self.last(events.InstanceKept),
+            {"event": "InstanceKept", **INSTANCE_KEPT, "replaced": False, "dropped": False},
         )
         ended = {"event": "OperationEnded", **OPERATION, "octets": len(data_set()), "seconds": 0}
         self.assertEqual(self.last(events.OperationEnded), {**ended, "status": "0x0000"})
@@ -207,6 +209,11 @@ class RecordTests(LogCase):
         cancel = CCancelRQ(message_id_being_responded_to=5)
         self.assert_recorded(
             events.CancelReceived(association, 1, cancel), **ASSOCIATION, message_id=5, context=1
+        )
+        self.assert_recorded(events.PolicyRead("/etc/p"), path="/etc/p")
+        self.assert_recorded(events.PolicyNotRead("/etc/p", "no"), path="/etc/p", why="no")
+        self.assert_recorded(
+            events.TooManyHalfOpen(1000, "192.0.2.1", 990), limit=1000, host="192.0.2.1", held=990
         )
         self.assert_recorded(events.Paused(association), **ASSOCIATION)
         self.assert_recorded(events.Resumed(association), **ASSOCIATION)

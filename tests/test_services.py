@@ -18,12 +18,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from dicomnode import uids
+from dicomnode import services, uids
 from dicomnode.acceptor import Acceptor
+from dicomnode.commits import Sync
 from dicomnode.core.command import CEchoRQ, CFindRQ, CStoreRQ, NActionRQ, Status
 from dicomnode.errors import OperationFailed
 from dicomnode.events import Doubted, InstanceKept, InstanceNotKept, Unexpected
-from dicomnode.filestore import FileStorage
+from dicomnode.filestore import SLOW, FileStorage
 from dicomnode.interfaces import IInstanceWriter, Instance, IService, IStorage
 from dicomnode.services import Discard, Storage, Verification
 from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Pool, Reactor, Recorder
@@ -206,7 +207,7 @@ class StorageTests(ServiceCase):
 
     def test_unusual_uids(self) -> None:
         """UIDs of 64 characters, and those with leading zeros, are stored."""
-        for uid in ("1" * 64, "1.02.3", "1..2"):
+        for uid in ("1" * 64, "1.02.3"):
             self.peer.stores(uid, b"".join((ui(0x16, CT.encode()), ui(0x18, uid.encode()))))
             self.assert_answered(0x0000)
 
@@ -218,6 +219,8 @@ class StorageTests(ServiceCase):
             "1.2/3",
             "..",
             ".",
+            "1..2",
+            "1.2.",
             "1.2.x",
             "1.2 3",
             "1.2\n",
@@ -425,7 +428,8 @@ class FailureTests(ServiceCase):
         """A disk that fills up while a data set arrives is the answer, and not that the data set is bad."""
         directory = self.mktemp()
         os.makedirs(directory)
-        storage = FileStorage(directory, reactor=Reactor(), pool=cast(Any, Pool()), observe=self.recorder)
+        pool: Any = Pool()
+        storage = FileStorage(directory, reactor=Reactor(), pool=pool, sync=Sync.NONE, observe=self.recorder)
         peer = self.associate(storage, size=1000)
         peer.stores("1.2.3", data_set())
         writev, written = os.writev, []
@@ -451,16 +455,18 @@ class FailureTests(ServiceCase):
         reactor, pool = Reactor(), Pool()
         directory = self.mktemp()
         os.makedirs(directory)
-        storage = FileStorage(directory, reactor=reactor, pool=cast(Any, pool), observe=self.recorder)
-        storage.slow = True
+        storage = FileStorage(
+            directory, reactor=reactor, pool=cast(Any, pool), sync=Sync.NONE, observe=self.recorder
+        )
+        storage.took(2 * SLOW)
         peer = self.associate(storage, size=1 << 20)
         peer.stores("1.2.3", data_set(size=6 << 20))
         self.assertTrue(peer.transport.paused)
         self.assertEqual(peer.responses, [])
-        storage.slow = True
+        storage.took(2 * SLOW)
         while pool.jobs:
             pool.run(1)
-            storage.slow = True
+            storage.took(2 * SLOW)
         peer.exchange()
         self.assertFalse(peer.transport.paused)
         self.assert_answered(0x0000, peer=peer)
@@ -516,13 +522,82 @@ class FailureTests(ServiceCase):
         self.assertEqual(self.storage.instances["1.2.3"][1], data_set(size=10_000))
 
     def test_association_lost_under_open(self) -> None:
-        """When the peer is gone before the storage has opened, nothing is written."""
-        cancelled: list[Deferred[IInstanceWriter]] = []
-        self.storage.opening = Deferred(cancelled.append)
-        self.peer.stores("1.2.3", data_set())
-        self.peer.transport.lose()
-        self.assertEqual(cancelled, [self.storage.opening])
-        self.assertEqual(self.recorder.of(Unexpected), [])
+        """When the peer is gone before the storage has opened, what it opens is aborted."""
+        for outcome in ("writer", "failure"):
+            opening: Deferred[IInstanceWriter] = Deferred()
+            self.storage.opening = opening
+            peer = self.associate()
+            peer.stores("1.2.3", data_set())
+            peer.transport.lose()
+            writer = MemoryWriter(self.storage, cast(Instance, None))
+            if outcome == "writer":
+                opening.callback(writer)
+                self.assertEqual(writer.ended, "abort")
+            else:
+                opening.errback(OSError(errno.EIO, "no"))
+            self.assertEqual(self.recorder.of(Unexpected), [])
+
+
+class SizeTests(ServiceCase):
+    """An instance may have so many octets."""
+
+    def test_largest(self) -> None:
+        """An instance that is as large as it may be is stored."""
+        data = data_set(size=1000)
+        for check in (True, False):
+            for size in (None, 1, 100):
+                peer = self.associate(max_instance_size=len(data), check=check, size=size)
+                peer.stores("1.2.3", data, CT)
+                self.assertEqual(peer.response.status, Status.SUCCESS)
+                self.assertEqual(self.storage.instances.pop("1.2.3")[1], data)
+
+    def test_larger(self) -> None:
+        """A larger one is refused with A700; what follows it is not."""
+        data = data_set(size=1000)
+        for check in (True, False):
+            for size in (None, 1, 100):
+                peer = self.associate(max_instance_size=len(data) - 1, check=check, size=size)
+                peer.stores("1.2.3", data, CT)
+                response = peer.response
+                self.assertEqual(response.status, Status.OUT_OF_RESOURCES)
+                comment = f"the instance has more than {len(data) - 1} octets"
+                self.assertEqual(response.error_comment, comment)
+                self.assertEqual(self.storage.writers[-1].ended, "abort")
+                self.assertEqual(self.storage.instances, {})
+                peer.stores("1.2.4", data_set("1.2.4"), CT)
+                self.assertEqual(peer.response.status, Status.SUCCESS)
+                self.storage.instances.clear()
+
+    def test_at_once(self) -> None:
+        """What is too large is forgotten with the octet that is too many; the rest is dropped."""
+        peer = self.associate(max_instance_size=1000, check=False)
+        request = CStoreRQ(affected_sop_class_uid=CT, message_id=7, affected_sop_instance_uid="1.2.3")
+        peer._core.send_command(1, request, True)
+        for number in range(20):
+            peer._core.send_data_set(1, bytes(100), last=False)
+            peer.exchange()
+            self.assertEqual(self.storage.writers[-1].ended, "abort" if number >= 10 else "")
+        self.assertEqual(sum(map(len, cast(MemoryWriter, self.storage.writers[-1]).data)), 1000)
+        peer._core.send_data_set(1, b"", last=True)
+        peer.exchange()
+        self.assertEqual(peer.response.status, Status.OUT_OF_RESOURCES)
+
+    def test_write(self) -> None:
+        """It counts by whichever method it is written."""
+        for method in ("write", "writeSequence"):
+            writer = MemoryWriter(self.storage, cast(Instance, None))
+            bounded: Any = services._Bounded(writer, 3)
+            verifyObject(IInstanceWriter, bounded)
+            for octets in (b"ab", b"c"):
+                getattr(bounded, method)(octets if method == "write" else [octets])
+            self.assertEqual(b"".join(writer.data), b"abc")
+            self.assertRaises(OperationFailed, bounded.write, b"d")
+
+    def test_no_limit(self) -> None:
+        """0 is no limit."""
+        peer = self.associate(max_instance_size=0)
+        peer.stores("1.2.3", data_set(size=1 << 20), CT)
+        self.assertEqual(peer.response.status, Status.SUCCESS)
 
 
 class UnknownTests(SynchronousTestCase):

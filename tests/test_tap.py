@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
+import signal
 import sys
 import tempfile
 from importlib import import_module
@@ -21,7 +23,8 @@ from twisted.python.threadpool import ThreadPool
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode import uids
+from dicomnode import tap, uids
+from dicomnode.commits import Sync
 from dicomnode.core.association import Aborted, AssociateConfirmed
 from dicomnode.core.command import CStoreRQ
 from dicomnode.core.pdu import AssociateAC, AssociateRJ
@@ -67,7 +70,7 @@ class TapCase(SynchronousTestCase):
 
     def options(self, *arguments: str) -> Options:
         options = Options()
-        options.parseOptions([*arguments, "-od", self.directory, "11112"])
+        options.parseOptions(["--sync", "none", *arguments, "-od", self.directory, "11112"])
         return options
 
     def start(self, *arguments: str) -> Any:
@@ -127,7 +130,8 @@ class ServiceTests(TapCase):
 
     def test_plain_mapping(self) -> None:
         """Any mapping with the keys of the options will do, and all have a default."""
-        service = makeService({**DEFAULTS, "ports": ["tcp:104"], "output-directory": self.directory})
+        options = {**DEFAULTS, "ports": ["tcp:104"], "output-directory": self.directory, "sync": "none"}
+        service = makeService(options)
         service.startService()
         self.addCleanup(self.stop, service)
         peer = self.associate()
@@ -147,6 +151,14 @@ class ServiceTests(TapCase):
         makeService(Watched({**DEFAULTS, "output-directory": self.directory, "require-called-aet": True}))
         # The addresses are in the ports by now.
         self.assertEqual(set(DEFAULTS) - read, {"bind-address"})
+
+    def test_backlog(self) -> None:
+        """Many may connect at a time, unless an endpoint says how many."""
+        self.start("-p", "tcp:104:backlog=7", "-p", "tcp6:2761", "-p", "tcp:2762:")
+        self.assertEqual(
+            [(port, backlog) for port, _, backlog, _ in self.reactor.tcpServers],
+            [(11112, 1024), (104, 7), (2761, 1024), (2762, 50)],
+        )
 
     def test_ports(self) -> None:
         """Each port is listened on, at the address given for it, and every kind of endpoint is one."""
@@ -171,6 +183,138 @@ class OptionTests(TapCase):
         rejection = self.answer(self.associate(called="THERE"))
         self.assertEqual(rejection, AssociateRJ(1, 1, 7))
         self.assertIsInstance(self.answer(self.associate(called="HERE")), AssociateAC)
+
+    def assert_allowed(self, arguments: tuple[str, ...], calling: str, expected: Any) -> None:
+        """Assert how a peer at 192.0.2.1, with this title, is answered: None for accepted."""
+        self.install(MemoryReactorClock())
+        self.start(*arguments)
+        peer = self.peer()
+        peer.associates({CT: (EXPLICIT_VR_LE,)}, calling=calling)
+        answer = self.answer(peer)
+        self.assertEqual(None if isinstance(answer, AssociateAC) else answer, expected, (arguments, calling))
+
+    def test_who_may_send(self) -> None:
+        """Who may send is said by title and by address, and each that is given must be satisfied."""
+        address, title = AssociateRJ(1, 1, 1), AssociateRJ(1, 1, 3)
+        here, elsewhere = ("--allow-from", "192.0.2.0/24"), ("--allow-from", "198.51.100.0/24")
+        for arguments, calling, expected in (
+            (("--allow-aet", "CT1", "--allow-aet", "MR1"), "MR1", None),
+            (("--allow-aet", "CT1"), "MR1", title),
+            (here, "MR1", None),
+            (elsewhere, "MR1", address),
+            ((*elsewhere, *here), "MR1", None),
+            ((*elsewhere, "--allow-aet", "CT1"), "MR1", address),
+            ((*here, "--allow-aet", "CT1"), "MR1", title),
+            ((*here, "--allow-aet", "CT1", "--require-called-aet"), "CT1", AssociateRJ(1, 1, 7)),
+        ):
+            self.assert_allowed(arguments, calling, expected)
+
+    def test_policy_file(self) -> None:
+        """So it is by a file, besides the options."""
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("[[allow]]\naet = ['CT1', 'MR1']")
+        self.assert_allowed(("--policy", path), "CT1", None)
+        self.assert_allowed(("--policy", path), "XX", AssociateRJ(1, 1, 3))
+        self.assert_allowed(("--policy", path, "--allow-aet", "CT1"), "MR1", AssociateRJ(1, 1, 3))
+
+    def test_policy_file_is_read_again(self) -> None:
+        """Upon SIGHUP the file is read again, wherever the process has gone; a bad one changes nothing."""
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("[[allow]]\naet = 'CT1'")
+        service = self.start("-v", "--policy", path)
+        reread, path = service._signals._reread, os.path.abspath(path)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir("/")
+        for text, calling, line in (
+            ("[[allow]]\naet = 'MR1'", "MR1", f"I: Policy file read: {path}"),
+            (
+                "[[allow]]",
+                "MR1",
+                f"E: The policy stays as it was: policy file '{path}': [[allow]] number 1: it says none of "
+                "aet, from, called",
+            ),
+        ):
+            with open(path, "w") as file:
+                file.write(text)
+            reread()
+            self.assertEqual(self.stderr.getvalue().splitlines()[-1], line)
+            peer = self.peer()
+            peer.associates({CT: (EXPLICIT_VR_LE,)}, calling=calling)
+            self.assertIsInstance(self.answer(peer), AssociateAC)
+
+    def test_signals(self) -> None:
+        """Signals are handled from when the reactor runs until the service has stopped."""
+        service = self.start()
+        self.assertIsNone(service._signals._reread)
+        self.assertEqual([hook for hook, *_ in self.reactor.whenRunningHooks], [service._signals._install])
+        peer = self.associate()
+        self.begin(peer)
+        stopping = service.stopService()
+        self.assertTrue(service._signals._stopping)
+        service._signals._replaced[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+        service._signals._hasten()
+        self.reactor.advance(0)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+        peer.transport.lose()
+        self.successResultOf(stopping)
+        self.assertEqual(service._signals._replaced, {})
+
+    def test_limits(self) -> None:
+        """Each limit is one of how many associations there may be."""
+        for option in ("--max-associations", "--max-associations-per-host", "--max-associations-per-aet"):
+            self.install(MemoryReactorClock())
+            self.start(option, "2")
+            answers = [self.answer(self.associate()) for _ in range(3)]
+            self.assertIsInstance(answers[1], AssociateAC)
+            self.assertEqual(answers[2], AssociateRJ(2, 3, 2))
+
+    def test_descriptors(self) -> None:
+        """It has as many file descriptors as its limits need, if it may; and never fewer than before."""
+        infinite = resource.RLIM_INFINITY
+        for arguments, limits, expected in (
+            ((), (1024, 4096), [(2064, 4096)]),
+            ((), (1024, infinite), [(2064, infinite)]),
+            ((), (1024, 1500), [(1500, 1500)]),
+            ((), (4096, 4096), []),
+            ((), (infinite, infinite), []),
+            (("--max-associations", "10", "--max-half-open", "10"), (1024, 4096), []),
+            (("--max-associations", "0"), (1024, 4096), [(4096, 4096)]),
+            (("--max-half-open", "0"), (1024, 4096), [(4096, 4096)]),
+            (("--max-half-open", "0"), (1024, infinite), []),
+        ):
+            asked: list[Any] = []
+            self.patch(resource, "getrlimit", lambda _, limits=limits: limits)
+            self.patch(resource, "setrlimit", lambda _, limits, asked=asked: asked.append(limits))
+            makeService(self.options(*arguments))
+            self.assertEqual(asked, expected, (arguments, limits))
+
+    def test_descriptors_are_not_allowed(self) -> None:
+        """That it may not have more is no reason not to start."""
+
+        def setrlimit(which: int, limits: Any) -> None:
+            raise ValueError("not allowed")
+
+        self.patch(resource, "getrlimit", lambda _: (1024, 4096))
+        self.patch(resource, "setrlimit", setrlimit)
+        self.start()
+
+    def test_max_half_open(self) -> None:
+        """Of those who only connect, the oldest are dropped."""
+        self.start("--max-half-open", "2")
+        peers = [self.peer() for _ in range(3)]
+        self.assertEqual([peer.transport.aborted for peer in peers], [True, False, False])
+
+    def test_max_instance_size(self) -> None:
+        """An instance may have so many octets."""
+        self.start("--max-instance-size", "1k")
+        peer = self.associate()
+        for size, status in ((0, 0), (1024, 0xA700)):
+            peer.stores("1.2.3", data_set(size=size))
+            self.assertEqual(peer.response.status, status)
+        self.assertEqual(os.listdir(self.directory), ["CT.1.2.3"])
 
     def test_no_echo(self) -> None:
         """Verification can be refused."""
@@ -367,6 +511,98 @@ class CannotStartTests(TapCase):
         self.directory = "/proc/no\nsuch"
         self.assertRaises(CannotStart, makeService, self.options())
         self.assertEqual(self.stderr.getvalue().count("\n"), 1)
+
+    def store(self, peer: Peer) -> int:
+        """Return the status of a C-STORE."""
+        peer.stores("1.2.3", data_set())
+        status: int = peer.response.status
+        return status
+
+    def tree(self) -> list[str]:
+        return sorted(
+            os.path.relpath(os.path.join(parent, name), self.directory)
+            for parent, _, names in os.walk(self.directory)
+            for name in names
+        )
+
+    def test_layout(self) -> None:
+        """Files go where the layout says; what the data set says is known though it is not checked."""
+        study = b"\x20\0\x0d\0UI\x06\0" + b"1.2.4\0"
+        for number, options in enumerate(([], ["--no-check"])):
+            self.install(MemoryReactorClock())
+            self.start("--layout", f"{number}/{{study}}/{{calling}}/{{prefix}}.{{instance}}.dcm", *options)
+            peer = self.associate()
+            peer.stores("1.2.3", data_set() + study)
+            self.assertEqual(peer.response.status, 0)
+        self.assertEqual(self.tree(), ["0/1.2.4/PEER/CT.1.2.3.dcm", "1/1.2.4/PEER/CT.1.2.3.dcm"])
+
+    def test_layout_of_garbage(self) -> None:
+        """What an unchecked data set does not say is a _, and it is stored all the same."""
+        self.start("--no-check", "--layout", "{study}/{patient}/{instance}")
+        peer = self.associate()
+        peer.stores("1.2.3", b"garbage")
+        self.assertEqual(peer.response.status, 0)
+        self.assertEqual(self.tree(), ["_/_/1.2.3"])
+
+    def test_on_duplicate(self) -> None:
+        """An instance whose name is taken has the fate that was chosen."""
+        for choice, status, name in (
+            ("replace", 0, "CT.1.2.3"),
+            ("keep", 0, "CT.1.2.3"),
+            ("refuse", 0x0111, "CT.1.2.3"),
+            ("rename", 0, "CT.1.2.3.1"),
+        ):
+            self.directory = self.mktemp()
+            self.install(MemoryReactorClock())
+            self.start("--on-duplicate", choice)
+            peer = self.associate()
+            self.assertEqual([self.store(peer), self.store(peer)], [0, status])
+            self.assertEqual(self.tree()[-1], name)
+
+    def test_reserve(self) -> None:
+        """Nothing is stored when less is free than is to stay so."""
+        for reserve, status in (("0", 0), ("1k", 0), ("900000T", 0xA700)):
+            self.install(MemoryReactorClock())
+            self.start("--reserve", reserve)
+            peer = self.associate()
+            self.assertEqual(self.store(peer), status)
+        self.assertEqual(peer.response.error_comment, "free space is below the reserve")
+
+    def test_dead_parts(self) -> None:
+        """What a dead process has left of a file goes at start, and that is told."""
+        os.makedirs(self.directory)
+        name = os.path.join(self.directory, ".CT.1.2.3.1-1.part")
+        with open(name, "w"):
+            pass
+        self.start("-v")
+        self.assertEqual(self.tree(), [])
+        line = "W: Removed what a dead process has left of a file: .CT.1.2.3.1-1.part"
+        self.assertIn(line, self.stderr.getvalue().splitlines())
+
+    def test_directory_cannot_be_read(self) -> None:
+        """An output directory that can be written and not read says why."""
+
+        def scandir(path: str) -> Any:
+            raise PermissionError(13, "Permission denied", path)
+
+        self.patch(os, "scandir", scandir)
+        line = f"output directory {self.directory!r}: Permission denied"
+        self.assert_cannot_start(line, lambda: makeService(self.options()))
+
+    def test_sync(self) -> None:
+        """How much waits for the disk is what was chosen."""
+        for choice in ("full", "file", "none"):
+            made: list[Any] = []
+            file_storage = tap.FileStorage
+            self.patch(tap, "FileStorage", lambda *a, made=made, **k: made.append(k) or file_storage(*a, **k))
+            makeService(self.options("--sync", choice))
+            self.assertEqual(made[0]["sync"], Sync(choice))
+            self.patch(tap, "FileStorage", file_storage)
+
+    def test_bad_policy(self) -> None:
+        """A policy file that cannot be used says why."""
+        line = f"policy file '{os.path.abspath('no/such')}': No such file or directory"
+        self.assert_cannot_start(line, lambda: makeService(self.options("--policy", "no/such")))
 
     def test_bad_endpoint(self) -> None:
         """An endpoint that cannot be made says why."""

@@ -362,7 +362,7 @@ class Association:
 
     def _agree(self, request: AssociateRQ, accept: AssociateAC, max_length: int | None) -> None:
         self.contexts = agreed(request, accept)
-        self._request = None  # it may be of 1 MiB
+        self._request = None  # it may be long
         # The maximum length counts the PDV's header (PS3.8 D.1). One too small for any fragment is
         # overstepped by an octet, for else nothing could be answered.
         self._fragment_limit = max((max_length or _UNLIMITED) - PDV_HEADER.size, 1)

@@ -43,14 +43,14 @@ DEEPEST = 512
 #: Deflated octets are inflated ``DEFLATED_BLOCK`` at a time (zlib copies what it has not used) into
 #: pieces of at most ``INFLATED_PIECE``.
 DEFLATED_BLOCK = 8192
-INFLATED_PIECE = 65536
-#: Deflate can grow a thousandfold, so what a walk may spend follows from what was received: so many
-#: octets of elements, and 16 times as many inside values, since those need only be inflated. No
-#: fragment of 64 KiB then costs more than some tenths of a second; no real image comes near, since
-#: they shrink to a half or a tenth.
-INFLATED_ALLOWANCE = 4 << 20
+INFLATED_PIECE = 8192
+#: Deflate can grow a thousandfold, so what a walk may spend on elements follows from what was received:
+#: so many octets of them, where opening and closing a sequence or item counts as ``TURN`` octets. That
+#: is some tens of milliseconds; and no real data set comes near, since its elements shrink to a half or
+#: a tenth. What is inside values need only be inflated, and is not counted.
+INFLATED_ALLOWANCE = 1 << 18
 INFLATED_RATIO = 16
-SKIPPED_SHARE = 16
+TURN = 128
 
 
 class ByteOrder:
@@ -191,6 +191,11 @@ class Walk:
         self._stray = False  # an item delimiter ended the top level
         self._stopped = False
 
+    @property
+    def deflated(self) -> bool:
+        """Is the data set inflated to be walked? Then a walk costs what it holds, not what it is fed."""
+        return self._inflater is not None
+
     def feed(self, data: bytes | memoryview) -> None:
         """Walk the next octets. Never raises for what the peer sent."""
         self.octets += len(data)
@@ -228,13 +233,12 @@ class Walk:
         """Walk what the deflated octets hold, as far as the allowance goes."""
         try:
             for piece in inflater.pieces(data):
-                within_value = self._skip >= len(piece)
-                self._spent += len(piece) // SKIPPED_SHARE if within_value else len(piece)
+                self._spent += max(0, len(piece) - self._skip)
                 self._walk(piece)
                 if self._stopped:
                     break
                 if self._spent > INFLATED_ALLOWANCE + INFLATED_RATIO * self.octets:
-                    self._stop(doubt=f"data set inflates too far to be walked, at octet {self._walked}")
+                    self._stop(fault=f"data set inflates too far, at octet {self._walked}")
                     break
         except zlib.error:
             self._stop(fault=f"deflated data set is corrupt before octet {self.octets}")
@@ -272,6 +276,7 @@ class Walk:
         start = -1
         while start < position <= end - 8 and not self._stopped:
             start = position
+            self._spent += TURN
             if self._stray:
                 position = self._padding(data, position)
             elif self._part in DATA_SETS:
@@ -352,7 +357,7 @@ class Walk:
     def _enter(self, part: Part, position: int) -> None:
         """Open a sequence or an item of undefined length."""
         if len(self._open) == DEEPEST:
-            self._stop(doubt=f"sequences are nested too deep, at octet {self._base + position}")
+            self._stop(fault=f"sequences are nested too deep, at octet {self._base + position}")
         else:
             self._open.append((self._order, self._part))
             self._part = part

@@ -20,6 +20,9 @@ from dicomnode.errors import InvalidPDU
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  #: the DICOM Application Context Name (PS3.7 A.2.1)
 
+#: Transfer syntaxes of a presentation context that are read: there are some 65.
+TRANSFER_SYNTAXES = 128
+
 #: PDU type, reserved, length of what follows.
 HEADER = Struct(">BxI")
 #: Protocol version, reserved, and the 64 octets that an acceptor echoes: see AssociateRQ.echo.
@@ -76,6 +79,8 @@ class ProposedContext:
                 abstract = read_uid(content)
             elif item == 0x40:
                 syntaxes.append(read_uid(content))
+                if len(syntaxes) > TRANSFER_SYNTAXES:
+                    raise InvalidPDU(f"presentation context {value[0]} has too many transfer syntaxes")
         if not abstract or not syntaxes:
             raise InvalidPDU(f"presentation context {value[0]} lacks a syntax")
         return cls(value[0], abstract, tuple(syntaxes))

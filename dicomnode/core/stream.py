@@ -23,9 +23,9 @@ from dicomnode.core.pdu import (
 )
 from dicomnode.errors import InvalidPDU
 
-#: The longest A-ASSOCIATE-RQ or -AC that is read, in octets: 128 contexts of 40 transfer syntaxes
-#: each are 360 KiB; and a hostile one, full of the smallest items, takes a fifth of a second.
-ASSOCIATE_LIMIT = 1 << 19
+#: The longest A-ASSOCIATE-RQ or -AC that is read, in octets: 128 contexts of all the transfer syntaxes
+#: that there are take 180 KiB. As much is kept for each peer that has yet to complete one.
+ASSOCIATE_LIMIT = 1 << 18
 
 
 # Not frozen: a frozen dataclass costs 1.0 us to make, these 0.4, and there are two for each PDV.
@@ -183,7 +183,7 @@ class PDUReader:
                 yield self._refuse("a P-DATA-TF holds no PDV")  # PS3.8 Table 9-22: one or more
         elif self._type in (ASSOCIATE_RQ, ASSOCIATE_AC):
             if left > ASSOCIATE_LIMIT:
-                yield self._refuse("an A-ASSOCIATE PDU is longer than 512 KiB")
+                yield self._refuse("an A-ASSOCIATE PDU is longer than 256 KiB")
             else:
                 self._body = bytearray()
         elif left != 4:

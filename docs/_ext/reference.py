@@ -82,9 +82,25 @@ def settings() -> str:
         ("optional-ports", "Port", "0 to 65535, or an endpoint; none by default"),
         ("ae-title", "AE Title", "1 to 16 characters"),
         ("require-called-aet", "Called AE Title is checked", "yes or no"),
+        ("allow-aet", "Calling AE Titles that are accepted", "titles; none: any"),
+        ("allow-from", "Addresses from which associations are accepted", "networks; none: any"),
+        ("policy", "File of AE Titles and addresses that are accepted", "a TOML file; none: any"),
+        ("max-associations", "Associations at a time", "0 or more; 0: no limit"),
+        ("max-associations-per-host", "Associations at a time with one address", "0 or more; 0: no limit"),
+        (
+            "max-associations-per-aet",
+            "Associations at a time with one Calling AE Title",
+            "0 or more; 0: no limit",
+        ),
+        ("max-half-open", "Connections without an association", "0 or more; 0: no limit"),
+        ("max-instance-size", "Length of a Data Set, in octets", "0 or more; 0: no limit"),
         ("max-pdu", "Maximum length of a P-DATA-TF, in octets", "128 to 4294967295; 0: no limit"),
         ("acse-timeout", "ARTIM; answer to A-RELEASE-RQ, in seconds", "0 or more; 0: no limit"),
-        ("dimse-timeout", "Silence inside a message, in seconds", "0 or more; 0: no limit"),
+        (
+            "dimse-timeout",
+            "Silence, or less than 1 KiB, inside a message, in seconds",
+            "0 or more; 0: no limit",
+        ),
         ("network-timeout", "Silence on an association, in seconds", "0 or more; 0: no limit"),
         ("grace", "Completion of operations when the program stops, in seconds", "0 or more"),
         ("prefer", "Order of the Transfer Syntaxes", "four preferences"),
@@ -93,6 +109,10 @@ def settings() -> str:
         ("no-check", "Data sets are stored unchecked", "yes or no"),
         ("ignore", "Instances are answered and not stored", "yes or no"),
         ("output-directory", "Directory of the files", "any that can be written"),
+        ("layout", "Names of the files in it", "a template"),
+        ("on-duplicate", "What becomes of an instance whose name is taken", "one of four"),
+        ("sync", "What is on stable storage when Success is answered", "one of three"),
+        ("reserve", "Free space below which nothing is stored, in octets", "0 or more"),
     ):
         action = next(action for action in parser._actions if action.dest == dest)
         names = ", ".join(f"``{option}``" for option in action.option_strings)
@@ -192,8 +212,8 @@ MEANINGS: dict[Status, tuple[str, str]] = {
     ),
     Status.OUT_OF_RESOURCES: (
         "Failure: Refused: Out of resources",
-        "The instance cannot be written: the disk is full, a quota is exceeded, the directory is gone. The "
-        "Error Comment says which.",
+        "The instance cannot be written: the disk is full, a quota is exceeded, the directory is gone; or it "
+        "is larger than ``--max-instance-size``. The Error Comment says which.",
     ),
     Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS: (
         "Failure: Data Set does not match SOP Class",

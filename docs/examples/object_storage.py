@@ -23,7 +23,7 @@ from dicomnode import (
     Storage,
     Verification,
 )
-from dicomnode.filestore import part10_header
+from dicomnode.part10 import part10_header
 
 PART = 5 << 20  #: octets of a part: what the usual stores ask for at least
 MOST = 2  #: parts that wait; with more of them the peer waits, too

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import Acceptor, Instance, Status, Storage
-from dicomnode.filestore import part10_header
+from dicomnode.part10 import part10_header
 from dicomnode.testing import InstanceWriterContract, Peer, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE
 

@@ -15,6 +15,7 @@ from dicomnode.core.items import RoleSelection, UserIdentity, UserInformation, e
 from dicomnode.core.pdu import (
     PDU,
     PDUS,
+    TRANSFER_SYNTAXES,
     Abort,
     AnsweredContext,
     AssociateAC,
@@ -440,11 +441,14 @@ class HostileTests(SynchronousTestCase):
 
     def test_values_are_bounded(self) -> None:
         """What is kept of a PDU is no longer than the PDU: no length in it is believed."""
-        many = encode_item(0x20, b"\1\0\0\0" + encode_item(0x30, b"1") + encode_item(0x40, b"") * 10_000)
+        context = b"\1\0\0\0" + encode_item(0x30, b"1") + encode_item(0x40, b"") * TRANSFER_SYNTAXES
+        many = encode_item(0x20, context)
         role = encode_item(0x54, RoleSelection("", True, True).encode())
         pdu = decode_request(request(many, encode_item(0x50, role * 8_000), encode_item(0x99, b"") * 1000))
-        self.assertEqual(len(pdu.contexts[0].transfer_syntaxes), 10_000)
+        self.assertEqual(len(pdu.contexts[0].transfer_syntaxes), TRANSFER_SYNTAXES)
         self.assertEqual(len(pdu.user_information.roles), 8_000)
+        more = encode_item(0x20, context + encode_item(0x40, b""))
+        self.assertRaises(InvalidPDU, decode, request(more))
 
     @stable
     @given(st.binary(max_size=60))

@@ -88,7 +88,7 @@ TOO_LONG = invalid("a P-DATA-TF is longer than the maximum length")
 PDV_TOO_SHORT = invalid("a PDV item is shorter than its header")
 PDV_OVERRUNS = invalid("a PDV item does not end inside its PDU")
 WRONG_LENGTH = invalid("a PDU of four octets claims another length")
-ASSOCIATE_TOO_LONG = invalid("an A-ASSOCIATE PDU is longer than 512 KiB")
+ASSOCIATE_TOO_LONG = invalid("an A-ASSOCIATE PDU is longer than 256 KiB")
 RELEASE = ("header", 5, 4), ("body", 5, bytes(4))
 
 #: PDUs that are read, and PDUs that are refused, each with what becomes of it.
@@ -345,8 +345,8 @@ class LimitTests(SynchronousTestCase):
         )
 
     def test_associate_limit(self) -> None:
-        """An A-ASSOCIATE-RQ or -AC of 512 KiB is read, one of an octet more refused at its header."""
-        self.assertEqual(ASSOCIATE_LIMIT, 524_288)
+        """An A-ASSOCIATE-RQ or -AC of 256 KiB is read, one of an octet more refused at its header."""
+        self.assertEqual(ASSOCIATE_LIMIT, 262_144)
         body = bytes(ASSOCIATE_LIMIT)
         for pdu_type in (1, 2):
             self.assertEqual(
@@ -432,7 +432,7 @@ class MemoryTests(SynchronousTestCase):
             self.assertTrue(reader.in_pdu)
 
     def test_claims_reserve_nothing(self) -> None:
-        """An A-ASSOCIATE-RQ that claims 512 KiB takes no more room than what has come of it."""
+        """An A-ASSOCIATE-RQ that claims 256 KiB takes no more room than what has come of it."""
         reader = PDUReader()
         list(reader.feed(pdu(1, b"abc", ASSOCIATE_LIMIT)))
         self.assertEqual(held(reader), 3)
