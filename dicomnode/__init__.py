@@ -34,8 +34,9 @@ from dicomnode.interfaces import (
 )
 from dicomnode.limits import Limits
 from dicomnode.policies import AcceptAny, All, CalledAETitle, CallingAETitle, PeerAddress, PolicyFile
-from dicomnode.protocol import AssociationProtocol, Timeouts
+from dicomnode.protocol import AssociationProtocol
 from dicomnode.services import Discard, Storage, Verification
+from dicomnode.timers import Timeouts
 
 __all__ = [
     "AcceptAny",

@@ -47,6 +47,7 @@ def _storescp(arguments: Sequence[str]) -> None:
     from dicomnode.options import Options
 
     options = Options()
+    options.parser.prog = "dicomnode storescp"
     try:
         options.parseOptions(arguments)
     except usage.UsageError as error:
@@ -55,13 +56,14 @@ def _storescp(arguments: Sequence[str]) -> None:
 
     from twisted.internet import reactor
 
-    from dicomnode.observers import TextLines
+    from dicomnode.observers import TextLines, lines_for
     from dicomnode.tap import makeService
 
-    # What Twisted itself has to say is said only when something is wrong; what we have, by the service.
+    # What Twisted itself has to say is said only when something is wrong.
     wrong = LogLevelFilterPredicate(defaultLogLevel=LogLevel.error)
-    others = FilteringLogObserver(TextLines(sys.stderr, namespace=None), [_not_said_yet, wrong])
-    globalLogBeginner.beginLoggingTo([others], redirectStandardIO=False)
+    others = FilteringLogObserver(TextLines(sys.stderr, namespace=None), [_not_ours, wrong])
+    ours = lines_for(options["log-format"], sys.stderr)
+    globalLogBeginner.beginLoggingTo([ours, others], redirectStandardIO=False)
     service = makeService(options)
     service.privilegedStartService()
     service.startService()
@@ -70,8 +72,8 @@ def _storescp(arguments: Sequence[str]) -> None:
 
 
 @provider(ILogFilterPredicate)
-def _not_said_yet(event: Mapping[str, Any]) -> Any:
-    """The service writes what its LogObserver says; everything else is for us to write."""
+def _not_ours(event: Mapping[str, Any]) -> Any:
+    """What the service's LogObserver says has a level, and lines, of its own."""
     ours = event.get("log_namespace") == "dicomnode"
     return PredicateResult.no if ours else PredicateResult.maybe
 

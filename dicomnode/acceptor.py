@@ -23,7 +23,8 @@ from dicomnode.interfaces import IAssociationPolicy, IService
 from dicomnode.limits import Limits, Slots
 from dicomnode.networks import host
 from dicomnode.policies import AcceptAny
-from dicomnode.protocol import AssociationProtocol, Timeouts
+from dicomnode.protocol import AssociationProtocol
+from dicomnode.timers import Timeouts
 
 
 class Acceptor(Factory):

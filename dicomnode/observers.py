@@ -157,6 +157,11 @@ def _write(stream: TextIO | None, text: str) -> None:
         pass  # broken, or closed
 
 
+def lines_for(log_format: str, stream: TextIO) -> TextLines | JSONLines:
+    """Return what writes our lines to ``stream``, as ``--log-format`` says: ``"text"`` or ``"json"``."""
+    return JSONLines(stream) if log_format == "json" else TextLines(stream)
+
+
 class Counters:
     """Counts what happens: plain integers, and sums of octets and seconds."""
 

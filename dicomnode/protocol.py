@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,32 +27,13 @@ from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRej
 from dicomnode.gate import Gate, IWire
 from dicomnode.interfaces import IAssociation, IService
 from dicomnode.operation import Operation
+from dicomnode.timers import LINGER, Silence, Timeouts, Timer
 
 #: Operations of one association at a time: one being performed, one on its way in. No asynchronous
 #: operations window is negotiated, so a requestor should not even send the second.
 OPERATIONS = 2
 
-#: Octets by which a message must grow in the time that its peer may be silent, unless it ends before
-#: that. Less is silence: it is 34 octets a second by default, and the slowest of lines has a hundred
-#: times as much, while a peer that sends one each second would keep its association for ever.
-MIN_PROGRESS = 1024
-
 _log = Logger()  # for what an observer cannot be told: its own failure
-
-#: How long a peer that was sent an A-ABORT because we stop may take to close, in seconds.
-LINGER = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long we wait, in seconds; 0 is for ever."""
-
-    #: for a whole A-ASSOCIATE-RQ, for the answer to one or to A-RELEASE-RQ, and for the peer to close (ARTIM)
-    acse: float = 30.0
-    #: for the next octets of a message that has begun
-    dimse: float = 30.0
-    #: for any octets, and for the peer to read what it was answered, while the association stands
-    network: float = 30.0
 
 
 @implementer(IAssociation)
@@ -101,11 +81,8 @@ class AssociationProtocol(Protocol):
         self._gate: Gate | None = None  # before there is a transport, nothing is to be paused
         self._considering: Deferred[AssociateAC] | None = None
         self._releasing: Deferred[None] | None = None
-        self._artim: IDelayedCall | None = None
-        self._artim_state = State.STA1
-        self._silence: IDelayedCall | None = None
-        self._awaited: tuple[object, ...] = ()  # what silence was last counted for
-        self._progress = 0  # octets that have come since
+        self._artim = Timer(clock, self._artim_expired)
+        self._silence = Silence(clock, self._silent)
         self._draining = False
         self._observer_failed = False
         self._closing = False
@@ -152,7 +129,7 @@ class AssociationProtocol(Protocol):
         self._pump()
 
     def dataReceived(self, data: bytes) -> None:
-        self._progress += len(data)
+        self._silence.heard(len(data))
         self._unread.append(data)
         self.read_on()
 
@@ -363,7 +340,7 @@ class AssociationProtocol(Protocol):
             self._abort(f"a {type(command).__name__} that answers nothing")
             return
         if not message.has_data_set:
-            self._progress = MIN_PROGRESS
+            self._silence.came_on()
         operation = Operation(self, self, message.context, command, message.has_data_set)
         ids = {other.request.message_id for other in self._operations}
         self._operations[operation] = self._clock.seconds()
@@ -383,7 +360,7 @@ class AssociationProtocol(Protocol):
         if operation is None:
             return  # the data set of a message that nobody performs: C-CANCEL-RQ has none
         if fragment.is_last:
-            self._progress = MIN_PROGRESS
+            self._silence.came_on()
             self._arriving = None
         operation.receive(fragment.data, fragment.is_last)
 
@@ -481,21 +458,13 @@ class AssociationProtocol(Protocol):
     # Timers: ARTIM follows from the state, silence from what is waited for
 
     def _set_artim(self, again: bool = False) -> None:
-        state = self._core.state
-        if state is self._artim_state and not again:
-            return
-        self._artim_state = state
-        if self._artim is not None and self._artim.active():
-            self._artim.cancel()
-        self._artim = None
         seconds = LINGER if self._draining else self._timeouts.acse
         # PS3.8 has it stopped where we close. But what we have yet to write may never be read, and
         # TLS awaits an answer: a connection that is being closed may stay, if the peer so wants.
-        if seconds and (self._core.artim_running or self._closing):
-            self._artim = self._clock.callLater(seconds, self._artim_expired)
+        needed = self._core.artim_running or self._closing
+        self._artim.wait(seconds if needed else 0.0, self._core.state, again=again)
 
     def _artim_expired(self) -> None:
-        self._artim = None
         given_up = self._closing or self._core.state is State.STA13
         if not given_up:
             self._tell(events.TimedOut(self, "ACSE", self._timeouts.acse))
@@ -506,21 +475,9 @@ class AssociationProtocol(Protocol):
             self._wire.abortConnection()
 
     def _set_silence(self) -> None:
-        """Count silence anew, if something else is waited for, or what is waited for has come on."""
-        allowed = seconds, _ = self._allowed_silence()
-        came_on = self._progress >= MIN_PROGRESS
+        seconds, what = self._allowed_silence()
         unread = self._gate is not None and self._gate.unread
-        awaited = (*allowed, self._begun, unread)
-        if awaited == self._awaited and not came_on:
-            return
-        self._awaited = awaited
-        self._progress = 0
-        if self._silence is not None and self._silence.active():
-            if seconds:
-                self._silence.reset(seconds)
-                return
-            self._silence.cancel()
-        self._silence = self._clock.callLater(seconds, self._silent) if seconds else None
+        self._silence.allow(seconds, (what, self._begun, unread))
 
     @property
     def _begun(self) -> bool:
@@ -550,8 +507,8 @@ class AssociationProtocol(Protocol):
         return timeouts.network, "network"
 
     def _silent(self) -> None:
-        self._silence = None
         seconds, what = self._allowed_silence()
         self._tell(events.TimedOut(self, what, seconds))
-        few = f": only {self._progress} octets in {seconds:g} s" if self._begun and self._progress else ""
+        octets = self._silence.octets
+        few = f": only {octets} octets in {seconds:g} s" if self._begun and octets else ""
         self._abort(f"{what} timeout{few}")

@@ -27,13 +27,13 @@ from dicomnode.interfaces import IAssociationPolicy, IService, IStorage
 from dicomnode.layout import Layout
 from dicomnode.limits import Limits
 from dicomnode.node import Node
-from dicomnode.observers import JSONLines, LogObserver, TextLines
+from dicomnode.observers import LogObserver, lines_for
 from dicomnode.options import Options
 from dicomnode.partfile import OnDuplicate, remove_dead_parts
 from dicomnode.policies import All, CalledAETitle, CallingAETitle, InvalidPolicy, PeerAddress, PolicyFile
-from dicomnode.protocol import Timeouts
 from dicomnode.services import Discard, Storage, Verification
 from dicomnode.signals import Signals
+from dicomnode.timers import Timeouts
 from dicomnode.walking import Threads
 
 __all__ = ["CannotStart", "Options", "makeService"]
@@ -254,22 +254,25 @@ def _clean(directory: str, observe: events.Observer) -> None:
 
 
 def _log_to(options: Mapping[str, Any]) -> ILogObserver:
-    """Lines go to stderr, and events to Twisted's log; but not to one place twice."""
+    """Under ``twistd`` and ``twist``: lines to stderr, and events to Twisted's log; not to one place twice.
+
+    Elsewhere, in a ``.tac`` file say, stderr is the application's: its log is Twisted's.
+    """
+    parent: Mapping[str, Any] | None = getattr(options, "parent", None)
+    if parent is None:
+        return globalLogPublisher
     # sys.stderr is Twisted's own log after start-up.
-    stream = cast(TextIO, sys.__stderr__)
-    lines = JSONLines(stream) if options["log-format"] == "json" else TextLines(stream)
-    if _is_stderr(_log_descriptor(getattr(options, "parent", None))):
+    lines = lines_for(options["log-format"], cast(TextIO, sys.__stderr__))
+    if _is_stderr(_log_descriptor(parent)):
         return lines
     return LogPublisher(lines, globalLogPublisher)
 
 
-def _log_descriptor(parent: Mapping[str, Any] | None) -> int | None:
+def _log_descriptor(parent: Mapping[str, Any]) -> int | None:
     """Return where Twisted's log goes, if to a file that is open.
 
     :param parent: the options of ``twistd``, or of ``twist``.
     """
-    if parent is None:
-        return None
     if "logFile" in parent:  # twist
         try:
             descriptor: int = parent["logFile"].fileno()

@@ -19,9 +19,9 @@ from dicomnode.core.command import CEchoRQ, CFindRQ, Command, CStoreRQ, encode
 from dicomnode.core.machine import State
 from dicomnode.core.pdu import p_data_tf
 from dicomnode.interfaces import IOperation, IService
-from dicomnode.protocol import Timeouts
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import MemoryStorage, Peer, Reactor, Recorder
+from dicomnode.timers import Timeouts
 from dicomnode.uids import VERIFICATION
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"

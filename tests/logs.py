@@ -20,9 +20,9 @@ from dicomnode.core.items import UserInformation
 from dicomnode.filestore import FileStorage
 from dicomnode.interfaces import IAssociationPolicy, IService, IStorage
 from dicomnode.observers import JSONLines, LogObserver, TextLines
-from dicomnode.protocol import Timeouts
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer, Pool, Reactor, Recorder
+from dicomnode.timers import Timeouts
 from tests.core.helpers import octets
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -34,11 +34,12 @@ MAY_IMPORT = {
     "events": "core",
     "operation": "errors core interfaces",
     "gate": "",
-    "protocol": "errors core interfaces events gate operation",
+    "timers": "",
+    "protocol": "errors core interfaces events gate operation timers",
     "networks": "",
     "policies": "errors core interfaces networks visible",
     "limits": "errors interfaces networks",
-    "acceptor": "errors core interfaces events implementation protocol networks policies limits",
+    "acceptor": "errors core interfaces events implementation timers protocol networks policies limits",
     "walking": "core interfaces",
     "services": "errors core interfaces events uids walking",
     "part10": "interfaces implementation",
@@ -55,10 +56,10 @@ MAY_IMPORT = {
     "signals": "",
     "options": "uids networks partfile commits layout",
     "tap": """
-        interfaces events uids implementation policies limits protocol acceptor walking services partfile
+        interfaces events uids implementation policies limits timers acceptor walking services partfile
         commits layout filestore observers node signals options
     """,
-    "": "errors core interfaces implementation policies limits protocol acceptor services filestore",
+    "": "errors core interfaces implementation policies limits timers protocol acceptor services filestore",
     "__main__": "observers options tap",
 }
 #: What is imported when it is needed, and not before.

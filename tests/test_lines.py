@@ -499,6 +499,16 @@ class OtherTests(LogCase):
             self.log(event)
             self.assert_written(line)
 
+    def test_files(self) -> None:
+        """A file that a dead process has left, and an instance that is there already, are worth a warning."""
+        self.start("warn")
+        self.log(events.PartRemoved(".CT.1\n.1-1.part"))
+        self.assert_written(r"W: Removed what a dead process has left of a file: .CT.1\x0a.1-1.part")
+        peer = self.start("warn")
+        instance: Any = None
+        self.log(events.InstanceKept(peer.association, instance, "CT.1", dropped=True))
+        self.assert_written("W: DICOM file already exists, keeping it")
+
     def test_too_many_half_open(self) -> None:
         """Who holds the connections that are no association is named."""
         self.start("warn")

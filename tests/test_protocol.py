@@ -29,9 +29,10 @@ from dicomnode.core.pdu import (
 )
 from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRejected, LocalProtocolError
 from dicomnode.interfaces import IAssociation, IOperation
-from dicomnode.protocol import AssociationProtocol, Timeouts
+from dicomnode.protocol import AssociationProtocol
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer, Transport
+from dicomnode.timers import Timeouts
 from dicomnode.uids import VERIFICATION
 from tests.cases import (
     CT,

@@ -51,6 +51,10 @@ class Unwilling(MemoryReactorClock):
     listenUNIX = listenTCP
 
 
+#: Options of twistd: what is there of them that matters here.
+TWISTD = {"nodaemon": True, "logfile": "twistd.log"}
+
+
 class TapCase(SynchronousTestCase):
     """Tests of the service that options describe, on a reactor in memory."""
 
@@ -69,7 +73,9 @@ class TapCase(SynchronousTestCase):
         self.patch(twisted.internet, "reactor", reactor)
 
     def options(self, *arguments: str) -> Options:
+        """Return the options of a command line of twistd, whose log is a file."""
         options = Options()
+        options.parent = TWISTD
         options.parseOptions(["--sync", "none", *arguments, "-od", self.directory, "11112"])
         return options
 
@@ -144,6 +150,8 @@ class ServiceTests(TapCase):
         read = set()
 
         class Watched(dict[str, Any]):
+            parent = TWISTD
+
             def __getitem__(self, key: str) -> Any:
                 read.add(key)
                 return super().__getitem__(key)
@@ -586,18 +594,21 @@ class CannotStartTests(TapCase):
             raise PermissionError(13, "Permission denied", path)
 
         self.patch(os, "scandir", scandir)
-        line = f"output directory {self.directory!r}: Permission denied"
+        line = f"output directory {os.path.abspath(self.directory)!r}: Permission denied"
         self.assert_cannot_start(line, lambda: makeService(self.options()))
 
     def test_sync(self) -> None:
         """How much waits for the disk is what was chosen."""
+        file_storage, made = tap.FileStorage, []
+
+        def make(*arguments: Any, **keywords: Any) -> Any:
+            made.append(keywords["sync"])
+            return file_storage(*arguments, **keywords)
+
+        self.patch(tap, "FileStorage", make)
         for choice in ("full", "file", "none"):
-            made: list[Any] = []
-            file_storage = tap.FileStorage
-            self.patch(tap, "FileStorage", lambda *a, made=made, **k: made.append(k) or file_storage(*a, **k))
             makeService(self.options("--sync", choice))
-            self.assertEqual(made[0]["sync"], Sync(choice))
-            self.patch(tap, "FileStorage", file_storage)
+        self.assertEqual(made, [Sync.FULL, Sync.FILE, Sync.NONE])
 
     def test_bad_policy(self) -> None:
         """A policy file that cannot be used says why."""
@@ -697,6 +708,17 @@ class LogTests(TapCase):
         self.assertTrue(self.lines())
         for line in self.lines():
             self.assertIsInstance(json.loads(line), dict)
+
+    def test_elsewhere(self) -> None:
+        """In an application of one's own, stderr is that one's: events go to Twisted's log alone."""
+        options = self.options("-v")
+        options.parent = None
+        service = makeService(options)
+        service.startService()
+        self.addCleanup(self.stop, service)
+        self.associate()
+        self.assertEqual(self.lines(), [])
+        self.assertIn("Accepting Association", [event.get("line") for event in self.ours()])
 
     def test_both(self) -> None:
         """Each event goes to stderr and to Twisted's log, where they differ."""

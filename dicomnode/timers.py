@@ -1,0 +1,79 @@
+"""How long an association waits: the timeouts, and the two timers that keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+#: Octets by which a message must grow in the time that its peer may be silent, unless it ends before
+#: that. Less is silence: it is 34 octets a second by default, and the slowest of lines has a hundred
+#: times as much, while a peer that sends one each second would keep its association for ever.
+MIN_PROGRESS = 1024
+
+#: How long a peer that was sent an A-ABORT because we stop may take to close, in seconds.
+LINGER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long we wait, in seconds; 0 is for ever."""
+
+    #: for a whole A-ASSOCIATE-RQ, for the answer to one or to A-RELEASE-RQ, and for the peer to close (ARTIM)
+    acse: float = 30.0
+    #: for the next octets of a message that has begun
+    dimse: float = 30.0
+    #: for any octets, and for the peer to read what it was answered, while the association stands
+    network: float = 30.0
+
+
+class Timer:
+    """Runs from when what is awaited changes. What is awaited still does not start it anew."""
+
+    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+        self._clock = clock
+        self._expired = expired
+        self._awaited: Hashable = None
+        self._call: IDelayedCall | None = None
+
+    def wait(self, seconds: float, awaited: Hashable, *, again: bool = False) -> bool:
+        """Wait so long for ``awaited``; 0 is for ever. Return whether the timer was started, or stopped.
+
+        :param again: start it anew, though it runs for that already.
+        """
+        if awaited == self._awaited and not again:
+            return False
+        self._awaited = awaited
+        if self._call is not None and self._call.active():
+            if seconds:
+                self._call.reset(seconds)
+                return True
+            self._call.cancel()
+        self._call = self._clock.callLater(seconds, self._expire) if seconds else None
+        return True
+
+    def _expire(self) -> None:
+        self._call = None
+        self._expired()
+
+
+class Silence:
+    """Runs while the peer says nothing, or next to nothing: see :data:`MIN_PROGRESS`."""
+
+    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+        self._timer = Timer(clock, expired)
+        self.octets = 0  #: that have come since it was started
+
+    def heard(self, octets: int) -> None:
+        """The peer has said something."""
+        self.octets += octets
+
+    def came_on(self) -> None:
+        """What the peer has said is a whole message, however short."""
+        self.octets = max(self.octets, MIN_PROGRESS)
+
+    def allow(self, seconds: float, awaited: Hashable) -> None:
+        """Let the peer be silent for so long while it is awaited to do something; 0 is for ever."""
+        if self._timer.wait(seconds, (seconds, awaited), again=self.octets >= MIN_PROGRESS):
+            self.octets = 0

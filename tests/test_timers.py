@@ -1,0 +1,118 @@
+"""Tests for the timers of an association."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from dicomnode.timers import MIN_PROGRESS, Silence, Timeouts, Timer
+
+
+class TimerTests(SynchronousTestCase):
+    """A timer runs from when what is awaited changes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.expired: list[float] = []
+        self.timer = Timer(self.clock, lambda: self.expired.append(self.clock.seconds()))
+
+    def test_expires(self) -> None:
+        """It expires once."""
+        self.assertTrue(self.timer.wait(3, "a"))
+        self.clock.pump([2.9, 0.2, 10])
+        self.assertEqual(len(self.expired), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_same(self) -> None:
+        """Awaiting the same still does not start it anew, unless it is told to."""
+        self.timer.wait(3, "a")
+        self.clock.advance(2)
+        self.assertFalse(self.timer.wait(3, "a"))
+        self.assertTrue(self.timer.wait(3, "a", again=True))
+        self.clock.advance(2)
+        self.assertEqual(self.expired, [])
+        self.clock.advance(1)
+        self.assertEqual(self.expired, [5])
+
+    def test_other(self) -> None:
+        """Awaiting something else starts it anew."""
+        self.timer.wait(3, "a")
+        self.clock.advance(2)
+        self.timer.wait(5, "b")
+        self.clock.advance(4.5)
+        self.assertEqual(self.expired, [])
+        self.clock.advance(0.5)
+        self.assertEqual(self.expired, [7])
+
+    def test_for_ever(self) -> None:
+        """0 is for ever, and leaves nothing with the clock."""
+        self.timer.wait(3, "a")
+        self.timer.wait(0, "b")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.timer.wait(0, "c")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_after_it_expired(self) -> None:
+        """It can be started again when it has expired."""
+        self.timer.wait(3, "a")
+        self.clock.advance(3)
+        self.timer.wait(3, "a", again=True)
+        self.clock.advance(3)
+        self.assertEqual(self.expired, [3, 6])
+
+
+class SilenceTests(SynchronousTestCase):
+    """Next to nothing is silence."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.expired = 0
+        self.silence = Silence(self.clock, self.expire)
+        self.silence.allow(30, "message")
+
+    def expire(self) -> None:
+        self.expired += 1
+
+    def hear(self, octets: int, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.silence.heard(octets)
+        self.silence.allow(30, "message")
+
+    def test_dribble(self) -> None:
+        """An octet now and then does not keep it from expiring."""
+        for _ in range(30):
+            self.hear(1, 1)
+        self.assertEqual(self.expired, 1)
+
+    def test_progress(self) -> None:
+        """A slow line does."""
+        for _ in range(100):
+            self.hear(MIN_PROGRESS, 29)
+        self.assertEqual(self.expired, 0)
+
+    def test_adds_up(self) -> None:
+        """Octets add up, and are counted anew each time it is started."""
+        self.hear(MIN_PROGRESS - 1, 10)
+        self.assertEqual(self.silence.octets, MIN_PROGRESS - 1)
+        self.hear(1, 10)
+        self.assertEqual(self.silence.octets, 0)
+        self.clock.advance(29)
+        self.assertEqual(self.expired, 0)
+        self.clock.advance(1)
+        self.assertEqual(self.expired, 1)
+
+    def test_whole_message(self) -> None:
+        """A whole message is progress, however short."""
+        self.clock.advance(20)
+        self.silence.came_on()
+        self.hear(10, 0)
+        self.clock.advance(29)
+        self.assertEqual(self.expired, 0)
+
+
+class TimeoutsTests(SynchronousTestCase):
+    """The timeouts are a value."""
+
+    def test_defaults(self) -> None:
+        """Half a minute each, as with pynetdicom."""
+        self.assertEqual(Timeouts(), Timeouts(30, 30, 30))
