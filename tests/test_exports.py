@@ -64,12 +64,14 @@ MODULES = {
         AcceptAny All CALLED_AE_TITLE_NOT_RECOGNIZED CALLING_AE_TITLE_NOT_RECOGNIZED CalledAETitle
         CallingAETitle InvalidPolicy NO_REASON_GIVEN PeerAddress PolicyFile
     """,
-    "protocol": "AssociationProtocol Timeouts",
+    "protocol": "AssociationProtocol",
+    "timers": "Silence Timeouts Timer",
     "services": "Discard Storage Verification",
     "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
+    "contracts": "InstanceWriterContract",
     "testing": """
-        InstanceWriterContract MemoryStorage MemoryWriter Peer Pool Reactor Recorder Transport
+        MemoryStorage MemoryWriter Peer Pool Reactor Recorder Transport
     """,
     "uids": "STORAGE_SOP_CLASSES TRANSFER_SYNTAXES VERIFICATION file_name_prefix name preferred",
 }

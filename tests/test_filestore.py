@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dicomnode import filestore
 from dicomnode.acceptor import Acceptor
 from dicomnode.commits import Sync
+from dicomnode.contracts import InstanceWriterContract
 from dicomnode.core.command import CStoreRQ
 from dicomnode.events import InstanceKept, InstanceNotKept
 from dicomnode.filestore import HIGH_WATER, LOW_WATER, OVERHEAD, QUICK_JOBS, SLOW, default_name
@@ -21,7 +22,7 @@ from dicomnode.layout import Layout
 from dicomnode.part10 import part10_header
 from dicomnode.partfile import OnDuplicate, remove_dead_parts
 from dicomnode.services import Discard, Storage
-from dicomnode.testing import InstanceWriterContract, MemoryStorage, Peer
+from dicomnode.testing import MemoryStorage, Peer
 from tests.files import CT, ERRORS, EXPLICIT_VR_LE, FileStorageCase, Producer, instance
 
 #: Each call of a store whose failure is the store's, in order.

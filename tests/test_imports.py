@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "observers": "core interfaces events visible lines records",
     "node": "events acceptor",
     "testing": "errors core interfaces events operation protocol acceptor uids",
+    "contracts": "interfaces testing",
     "signals": "",
     "options": "uids networks partfile commits layout",
     "tap": """

@@ -23,12 +23,12 @@ from zope.interface.verify import verifyObject
 
 from dicomnode import events
 from dicomnode.acceptor import Acceptor
+from dicomnode.contracts import InstanceWriterContract
 from dicomnode.core.association import ReleaseConfirmed
 from dicomnode.core.items import UserInformation
 from dicomnode.interfaces import IAssociation, IInstanceWriter, Instance, IStorage
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import (
-    InstanceWriterContract,
     MemoryStorage,
     Peer,
     Pool,

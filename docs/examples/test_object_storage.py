@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import Acceptor, Instance, Status, Storage
+from dicomnode.contracts import InstanceWriterContract
 from dicomnode.part10 import part10_header
-from dicomnode.testing import InstanceWriterContract, Peer, Reactor
+from dicomnode.testing import Peer, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
