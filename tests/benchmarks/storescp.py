@@ -4,7 +4,8 @@
 
 Each round starts every server afresh in turn, drives it with one process (``load.py``), and checks
 that every instance is on disk and exact. What is printed are medians, and ratios taken within a
-round: these machines are shared, and nothing else compares. DCMTK runs with ``TCP_NODELAY=1``: as
+round: these machines are shared, and nothing else compares. dicomnode runs with ``--sync none``, for
+its peers sync nothing, and beside that with ``--sync full``. DCMTK runs with ``TCP_NODELAY=1``: as
 shipped it answers 22 operations a second, whatever their size.
 """
 
@@ -42,10 +43,16 @@ SCENARIOS = {
     "1 x 1 GiB": Scenario(1, 1 << 30),
 }
 
+
+def _dicomnode(sync: str) -> Callable[[int, str], list[str]]:
+    command = [sys.executable, "-m", "dicomnode", "storescp", "--sync", sync]
+    return lambda port, directory: [*command, str(port), "-od", directory]
+
+
+#: The first is compared with the others, which sync nothing either.
 SERVERS: dict[str, Callable[[int, str], list[str]]] = {
-    "dicomnode": lambda port, directory: [
-        *(sys.executable, "-m", "dicomnode", "storescp", str(port), "-od", directory)
-    ],
+    "dicomnode": _dicomnode("none"),
+    "--sync full": _dicomnode("full"),
     "pynetdicom": lambda port, directory: [
         *(sys.executable, "-m", "pynetdicom", "storescp", str(port), "-od", directory)
     ],
