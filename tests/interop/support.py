@@ -72,10 +72,17 @@ def eventually(what: str, found: Callable[[], _T | None], patience: float = PATI
     return result
 
 
-def run(*command: str | Path, patience: float = PATIENCE, **environment: str) -> Ended:
-    """Run a program to its end."""
+def find_program(name: str) -> str | None:
+    """Find a program that is not this environment's: pynetdicom installs an echoscu and a storescu, too."""
+    ours = Path(sys.executable).parent
+    elsewhere = [part for part in os.get_exec_path() if Path(part) != ours]
+    return shutil.which(name, path=os.pathsep.join(elsewhere))
+
+
+def run(program: str | Path, *arguments: str | Path, patience: float = PATIENCE, **environment: str) -> Ended:
+    """Run a program to its end: one that is given by its path, or DCMTK's of a name."""
     done = subprocess.run(
-        [*map(str, command)],
+        [find_program(str(program)) or str(program), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env={**os.environ, **environment},
@@ -266,7 +273,7 @@ def free_port() -> int:
 
 def missing_programs(*names: str) -> str | None:
     """Say which of some programs are not installed: a reason to skip, or None."""
-    missing = [name for name in names if shutil.which(name) is None]
+    missing = [name for name in names if find_program(name) is None]
     return f"not installed: {', '.join(missing)} (DCMTK)" if missing else None
 
 
