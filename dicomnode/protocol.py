@@ -65,6 +65,7 @@ class AssociationProtocol(Protocol):
         self.calling_ae_title = ""
         self.called_ae_title = ""
         self._core = association
+        self._gate: Gate  # there is one from when there is a transport
         self._clock = clock
         self._service_for = service_for
         self._consider = consider
@@ -78,7 +79,6 @@ class AssociationProtocol(Protocol):
         self._reading = False
         self._operations: dict[Operation, float] = {}  # to when they began
         self._arriving: Operation | None = None
-        self._gate: Gate | None = None  # before there is a transport, nothing is to be paused
         self._considering: Deferred[AssociateAC] | None = None
         self._releasing: Deferred[None] | None = None
         self._artim = Timer(clock, self._artim_expired)
@@ -135,7 +135,6 @@ class AssociationProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
-        assert self._gate is not None
         self._gate.lost()
         truncated = self._core.in_pdu
         self._unread.clear()
@@ -404,13 +403,11 @@ class AssociationProtocol(Protocol):
 
     def pause(self, reason: object) -> None:
         """Stop reading from the transport until ``reason`` is resumed."""
-        if self._gate is not None:
-            self._gate.close(reason)
+        self._gate.close(reason)
 
     def resume(self, reason: object) -> None:
         """``reason`` is none any more."""
-        if self._gate is not None:
-            self._gate.open(reason)
+        self._gate.open(reason)
 
     def _paused(self, paused: bool) -> None:
         self._tell(events.Paused(self) if paused else events.Resumed(self))
@@ -476,8 +473,7 @@ class AssociationProtocol(Protocol):
 
     def _set_silence(self) -> None:
         seconds, what = self._allowed_silence()
-        unread = self._gate is not None and self._gate.unread
-        self._silence.allow(seconds, (what, self._begun, unread))
+        self._silence.allow(seconds, (what, self._begun, self._gate.unread))
 
     @property
     def _begun(self) -> bool:
@@ -488,12 +484,11 @@ class AssociationProtocol(Protocol):
         """How long the peer may be silent, and who says so; 0 is for ever."""
         state = self._core.state
         timeouts = self._timeouts
-        gate = self._gate
-        if gate is None or self._closed:
+        if self._closed:
             return 0.0, ""
-        if gate.unread and state in (State.STA6, State.STA8):
+        if self._gate.unread and state in (State.STA6, State.STA8):
             return timeouts.network, "network"
-        if gate.closed:
+        if self._gate.closed:
             return 0.0, ""  # a slow disk is not the peer's fault
         if state in (State.STA5, State.STA7, State.STA10, State.STA11):
             return timeouts.acse, "ACSE"

@@ -146,6 +146,7 @@ class StoreSCPTests(MainCase):
 
     def run_storescp(self, *arguments: str, meanwhile: Any = None) -> Any:
         self.reactor = Running(meanwhile)
+        self.reactor.hasRun = False  # Twisted 24.7 has it that it has
         import_module("twisted.internet.reactor")  # else there is nothing to patch
         self.patch(twisted.internet, "reactor", self.reactor)
         return self.exits("storescp", "--sync", "none", *arguments, "-od", self.directory, "11112")
