@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -113,7 +113,7 @@ class Storage:
     async def perform(self, operation: IOperation) -> int:
         self._judge(operation)
         walk = Walk(operation.context.transfer_syntax) if self._walk else None
-        writer = await _not_lost(self._storage.open(Instance.of(operation, walk)))
+        writer = await _not_lost(maybeDeferred(self._storage.open, Instance.of(operation, walk)))
         if self._max_instance_size:
             writer = _Bounded(writer, self._max_instance_size)
         try:
@@ -128,9 +128,9 @@ class Storage:
                     if walk.doubt is not None:
                         self._observe(events.Doubted(operation.association, operation, walk.doubt))
         except Exception:  # CancelledError is one, too
-            await writer.abort()
+            await maybeDeferred(writer.abort)
             raise
-        await writer.commit()
+        await maybeDeferred(writer.commit)
         return Status.SUCCESS
 
     def _walking(self, writer: IInstanceWriter, walk: Walk) -> Walking:
@@ -186,7 +186,7 @@ def _not_lost(opening: Deferred[IInstanceWriter]) -> Deferred[IInstanceWriter]:
 
     def opened(writer: IInstanceWriter) -> Deferred[None] | None:
         if waiting.called:
-            return writer.abort()
+            return maybeDeferred(writer.abort)
         waiting.callback(writer)
         return None
 

@@ -102,6 +102,24 @@ class StubbornWriter(MemoryWriter):
         return how if isinstance(how, Deferred) else fail(how)
 
 
+class CoroutineWriter(MemoryWriter):
+    """A writer whose methods are coroutines."""
+
+    async def commit(self) -> None:  # type: ignore[override]
+        await super().commit()
+
+    async def abort(self) -> None:  # type: ignore[override]
+        await super().abort()
+
+
+class CoroutineStorage(MemoryStorage):
+    """A storage whose method is a coroutine."""
+
+    async def open(self, instance: Instance) -> IInstanceWriter:  # type: ignore[override]
+        self.writers.append(CoroutineWriter(self, instance))
+        return self.writers[-1]
+
+
 class ServiceCase(SynchronousTestCase):
     """Tests of services at the other end of an association in memory."""
 
@@ -177,6 +195,17 @@ class StorageTests(ServiceCase):
         self.assertEqual(service.contexts[CT], tuple(uids.TRANSFER_SYNTAXES))
         service = Storage(self.storage, sop_classes=[MR], transfer_syntaxes=[IMPLICIT_VR_LE])
         self.assertEqual(service.contexts, {MR: (IMPLICIT_VR_LE,)})
+
+    def test_coroutines(self) -> None:
+        """A storage may be written in coroutines."""
+        storage = CoroutineStorage()
+        peer = self.associate(storage)
+        peer.stores("1.2.3", data_set())
+        self.assert_answered(0x0000, peer=peer)
+        self.assertEqual(storage.instances["1.2.3"][1], data_set())
+        peer.stores("1.2.4", data_set()[:-3])
+        self.assertEqual(peer.response.status, 0xC210)
+        self.assertEqual([writer.ended for writer in storage.writers], ["commit", "abort"])
 
     def test_stores(self) -> None:
         """What arrives is given to the storage, and answered when that has kept it."""
