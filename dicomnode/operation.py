@@ -58,7 +58,7 @@ class Operation:
         self.has_data_set = has_data_set
         self.octets = 0  #: of the data set, so far
         self._performer = performer
-        self._arriving = has_data_set
+        self.arriving = has_data_set  #: is its data set still arriving?
         self._dropping = False
         self._consumer: IConsumer | None = None
         self._fragments: list[memoryview] = []  # of this read
@@ -76,7 +76,7 @@ class Operation:
         self._consumer = consumer
         if self._dropping:
             return fail(CancelledError())  # too late: the association has ended, or it is answered
-        if not self._arriving:
+        if not self.arriving:
             return succeed(None)
         delivered: Deferred[None] = Deferred(self._delivery_cancelled)
         self._delivered = delivered
@@ -91,7 +91,7 @@ class Operation:
     # For the consumer: IPushProducer
 
     def pauseProducing(self) -> None:
-        if self._arriving and not self._dropping:
+        if self.arriving and not self._dropping:
             self._performer.pause(self)
 
     def resumeProducing(self) -> None:
@@ -105,12 +105,7 @@ class Operation:
     @property
     def awaits_consumer(self) -> bool:
         """Is there, as yet, no one to take the data set?"""
-        return self._arriving and self._consumer is None and not self._dropping
-
-    @property
-    def arriving(self) -> bool:
-        """Is its data set still arriving?"""
-        return self._arriving
+        return self.arriving and self._consumer is None and not self._dropping
 
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""
@@ -131,7 +126,7 @@ class Operation:
             self._fragments.append(data)
         if is_last:
             self.flush()
-            self._arriving = False
+            self.arriving = False
             self._performer.resume(self)
             self._end_delivery(None)
             if self._answer is not None:
@@ -223,7 +218,7 @@ class Operation:
         if self._association_ended:
             return
         response = respond(self.request, status, error_comment=comment or None)
-        if self._arriving:
+        if self.arriving:
             self._answer = response
             self._drop()
         else:

@@ -8,33 +8,16 @@ from typing import Any, cast
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dicomnode import Acceptor, Storage, Verification, walking
 from dicomnode.core.dataset import Walk
 from dicomnode.interfaces import IInstanceWriter
 from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Pool, Reactor
+from tests.files import Producer
 from tests.reliability.sessions import BIG_ENDIAN, CT_IMAGE_STORAGE, DEFLATED, data_set, deflated
 
 EXPLICIT = "1.2.840.10008.1.2.1"
-
-
-@implementer(IPushProducer)
-class Producer:
-    """Remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def pauseProducing(self) -> None:
-        self.told.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.told.append("resume")
-
-    def stopProducing(self) -> None:
-        self.told.append("stop")
 
 
 class _WalkingCase(SynchronousTestCase):
