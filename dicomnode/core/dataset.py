@@ -218,6 +218,9 @@ class Walk:
         elif self._open or self._skip or held >= 8:
             order = self._open[0][0] if self._open else self._order
             self._stop(fault=f"data set ends inside {order.named(self._tag)} at octet {self._walked}")
+        elif self._stray:
+            self._base = self._walked - held
+            self._padding(self._held, 0)
         elif any(self._held) or held == self._walked:
             # Zeros after an element are padding. Eight of them are read as an empty (0000,0000).
             self._stop(fault=f"data set ends inside an element header at octet {self._walked}")
@@ -371,8 +374,11 @@ class Walk:
 
     def _padding(self, data: bytes | memoryview, position: int) -> int:
         """Find fault with octets that pydicom would not read, unless they are zeros."""
-        if bytes(data[position:]).strip(b"\0"):
-            self._stop(fault=f"item delimiter outside of items before octet {self._base + position}")
+        octets = bytes(data[position:])
+        strange = octets.lstrip(b"\0")
+        if strange:
+            offset = self._base + len(data) - len(strange)
+            self._stop(fault=f"item delimiter outside of items before octet {offset}")
         return len(data)
 
 

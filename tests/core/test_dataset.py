@@ -518,12 +518,11 @@ class FaultTests(WalkTestCase):
             self.assertWhole(EXPLICIT, data + bytes(padding))
         data += short(PATIENT_ID, b"LO", b"AB")
         self.assertEqual(pydicom_elements(data, EXPLICIT).last, 8)
-        self.assertFault(EXPLICIT, data[:-3], "data set ends inside an element header at octet 23")
-        for fragments in ([data], octet_by_octet(data), [data[:9], data[9:]]):
-            walk = walked(EXPLICIT, *fragments)
-            self.assertEqual(
-                (walk.whole, walk.fault), (False, "item delimiter outside of items before octet 16")
-            )
+        for padding in range(20):
+            strange = data[:16] + bytes(padding) + data[16:]
+            fault = f"item delimiter outside of items before octet {16 + padding}"
+            for octets in range(17 + padding, len(strange) + 1):
+                self.assertFault(EXPLICIT, strange[:octets], fault)
 
     def test_text(self) -> None:
         """Text is no data set."""
