@@ -6,6 +6,7 @@ the service that performs it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
@@ -119,11 +120,11 @@ class Operation:
         """Answer it without anyone performing it."""
         self._respond(status, comment)
 
-    def receive(self, data: memoryview, is_last: bool) -> None:
-        """Take a fragment of the data set."""
-        self.octets += len(data)
+    def receive(self, fragments: Sequence[memoryview], is_last: bool) -> None:
+        """Take fragments of the data set."""
+        self.octets += sum(map(len, fragments))
         if not self._dropping:
-            self._fragments.append(data)
+            self._fragments += fragments
         if is_last:
             self.flush()
             self.arriving = False

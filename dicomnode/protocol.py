@@ -192,8 +192,8 @@ class AssociationProtocol(Protocol):
         return len(self._operations) >= OPERATIONS
 
     def _indicated(self, indication: core.Indication) -> None:
-        if isinstance(indication, core.DataSetFragment):
-            self._fragment(indication)
+        if isinstance(indication, core.DataSetFragments):
+            self._fragments(indication)
         elif isinstance(indication, core.MessageReceived):
             self._message_received(indication)
         elif isinstance(indication, core.AssociateRequested):
@@ -354,14 +354,14 @@ class AssociationProtocol(Protocol):
         else:
             operation.perform(service)
 
-    def _fragment(self, fragment: core.DataSetFragment) -> None:
+    def _fragments(self, fragments: core.DataSetFragments) -> None:
         operation = self._arriving
         if operation is None:
             return  # the data set of a message that nobody performs: C-CANCEL-RQ has none
-        if fragment.is_last:
+        if fragments.is_last:
             self._silence.came_on()
             self._arriving = None
-        operation.receive(fragment.data, fragment.is_last)
+        operation.receive(fragments.data, fragments.is_last)
 
     def _cancel(self, message_id: int) -> None:
         for operation in list(self._operations):

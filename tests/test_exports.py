@@ -22,7 +22,7 @@ MODULES = {
     "acceptor": "Acceptor",
     "commits": "GroupCommit Sync",
     "core.association": """
-        Aborted AssociateConfirmed AssociateRefused AssociateRequested Association DataSetFragment
+        Aborted AssociateConfirmed AssociateRefused AssociateRequested Association DataSetFragments
         Indication MessageReceived ReleaseConfirmed ReleaseRequested
     """,
     "core.command": """

@@ -139,7 +139,7 @@ class OperationTestCase(SynchronousTestCase):
     def receive(self, operation: Operation, *fragments: bytes, last: bool = True) -> None:
         """Let these fragments arrive in one read."""
         for number, fragment in enumerate(fragments, start=1):
-            operation.receive(memoryview(fragment), last and number == len(fragments))
+            operation.receive([memoryview(fragment)], last and number == len(fragments))
         operation.flush()
 
     def assertAnswered(self, *statuses: int) -> None:

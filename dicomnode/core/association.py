@@ -36,7 +36,7 @@ from dicomnode.core.pdu import (
     ReleaseRQ,
     p_data_tf,
 )
-from dicomnode.core.stream import PDUBody, PDUHeader, PDUReader, PDVFragment
+from dicomnode.core.stream import DataSetFragments, PDUBody, PDUHeader, PDUReader, PDVFragment
 from dicomnode.errors import InvalidCommand, InvalidPDU, LocalProtocolError
 
 _EVENT_OF = {
@@ -48,6 +48,10 @@ _EVENT_OF = {
     RELEASE_RP: Event.RELEASE_RP,
     ABORT: Event.ABORT,
 }
+
+#: ``effect & Effect.INDICATE`` costs what the whole of a step does.
+_INDICATING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.INDICATE)
+_ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.ABORT)
 
 #: What we send in one P-DATA-TF when the peer sets no limit, in octets.
 _UNLIMITED = 1 << 18
@@ -87,14 +91,6 @@ class MessageReceived:
     has_data_set: bool
 
 
-@dataclass(slots=True)
-class DataSetFragment:
-    """A part of the data set of the message received last."""
-
-    data: memoryview  #: of what the transport delivered; it is valid as long as it is kept
-    is_last: bool
-
-
 @dataclass(frozen=True, slots=True)
 class ReleaseRequested:
     """A-RELEASE indication: the peer has no more to ask. Answer with respond_release."""
@@ -123,7 +119,7 @@ Indication: TypeAlias = (
     | AssociateRefused
     | AssociateConfirmed
     | MessageReceived
-    | DataSetFragment
+    | DataSetFragments
     | ReleaseRequested
     | ReleaseConfirmed
     | Aborted
@@ -214,24 +210,35 @@ class Association:
         for item in self._reader.feed(data):
             if self.state is State.STA1:
                 return  # the connection is to be closed: what is behind has no one to go to
-            if isinstance(item, PDVFragment):
+            if isinstance(item, DataSetFragments):
+                if item.is_last:
+                    self._data_set_context = None
+                yield item
+            elif isinstance(item, PDVFragment):
                 yield from self._pdv_fragment(item)
             elif isinstance(item, PDUHeader):
-                yield from self._pdu_header(item)
+                # Of P-DATA-TF in Sta6 (DT-2) nobody needs to know, but who traces.
+                if item.pdu_type != P_DATA_TF or not self._plain:
+                    yield from self._pdu_header(item)
             elif isinstance(item, PDUBody):
                 yield from self._pdu_body(item)
             else:
                 yield from self._refuse(Event.INVALID_PDU, item.reason, str(item))
 
+    @property
+    def _plain(self) -> bool:
+        """Is P-DATA-TF welcome, and nobody told of it?"""
+        return self.state is State.STA6 and self.trace is None
+
     def _pdu_header(self, header: PDUHeader) -> Iterator[Indication]:
         """Judge a PDU by its type and the state, before its length is waited for."""
         event = _EVENT_OF[header.pdu_type]
         effect = ACTIONS[TRANSITIONS[event, self.state]][0]
-        if event is Event.P_DATA_TF and effect & Effect.INDICATE:
-            self._step(event)
-        elif not effect & Effect.INDICATE:
+        if effect not in _INDICATING:
             name = event.name.replace("_", "-")
             yield from self._refuse(event, UNEXPECTED_PDU, f"{name} received in {self.state.name.title()}")
+        elif event is Event.P_DATA_TF:
+            self._step(event)
 
     def _pdu_body(self, item: PDUBody) -> Iterator[Indication]:
         try:
@@ -277,7 +284,7 @@ class Association:
             if ends:
                 self._data_set_context = None
             if ends or fragment.data:
-                yield DataSetFragment(fragment.data, ends)
+                yield DataSetFragments([fragment.data] if fragment.data else [], ends)
         else:
             if self._command_set is None:
                 self._command_set = bytearray()
@@ -304,6 +311,8 @@ class Association:
             return
         if has_data_set:
             self._data_set_context = context.id
+            if self._plain:
+                self._reader.data_set_context = context.id
         yield MessageReceived(context, command, has_data_set)
 
     def _refuse(self, event: Event, reason: int, why: str) -> Iterator[Indication]:
@@ -312,7 +321,7 @@ class Association:
         effect = self._step(event, reason)
         if effect & Effect.P_ABORT:
             yield Aborted(SERVICE_PROVIDER, reason, by_peer=False, why=why)
-        elif effect & Effect.ABORT and before is not State.STA13:
+        elif effect in _ABORTING and before is not State.STA13:
             yield Aborted(SERVICE_USER, 0, by_peer=False, why=why)
 
     # The local user
@@ -382,7 +391,9 @@ class Association:
             raise LocalProtocolError(f"{event.name} in {before.name.title()}") from None
         if self.trace is not None:
             self.trace(before, event, action, self.state)
-        if effect & Effect.ABORT:
+        if self.state is not State.STA6:
+            self._reader.data_set_context = None
+        if effect in _ABORTING:
             abort = Abort() if action == "AA-1" else Abort(SERVICE_PROVIDER, reason)
             self._to_send.append(abort.encode())
         if self.state is State.STA13:

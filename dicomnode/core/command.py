@@ -8,7 +8,7 @@ the codec's business. To add a message is to declare its two classes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from struct import Struct
 from struct import error as _StructError
@@ -19,9 +19,9 @@ from dicomnode.errors import InvalidCommand
 #: Group, element and length of an element (PS3.5 7.1.3).
 _ELEMENT = Struct("<HHI")
 _US = Struct("<H")
-_UL = Struct("<I")
+#: Command Group Length (0000,0000), with its value.
+_GROUP_LENGTH = Struct("<HHII")
 
-_GROUP_LENGTH = 0x0000
 _COMMAND_FIELD = 0x0100
 _DATA_SET_TYPE = 0x0800
 _NO_DATA_SET = 0x0101
@@ -360,6 +360,23 @@ _ELEMENTS: Mapping[type[Command], tuple[_Element, ...]] = {
     message: _elements(message) for message in (*COMMANDS.values(), UnrecognizedRQ, UnrecognizedRSP)
 }
 
+#: What :func:`encode` writes, in order: with what every message has.
+_ELEMENTS_TO_ENCODE: Mapping[type[Command], tuple[_Element, ...]] = {
+    message: tuple(
+        sorted(
+            (
+                *elements,
+                _Element(_COMMAND_FIELD, "command_field", "US", True),
+                _Element(_DATA_SET_TYPE, "", "US", True),
+            )
+        )
+    )
+    for message, elements in _ELEMENTS.items()
+}
+
+#: The names of the elements that a message can have.
+_NAMES = {message: frozenset(item.name for item in elements) for message, elements in _ELEMENTS.items()}
+
 #: What pads a text to an even length (PS3.5 6.2).
 _PADDING = {"UI": b"\0", "AE": b" ", "LO": b" "}
 
@@ -369,20 +386,20 @@ def encode(command: Command, has_data_set: bool = False) -> bytes:
 
     :param has_data_set: does a data set follow it?
     """
-    values = [
-        (item.number, _encode_value(item.vr, value))
-        for item in _ELEMENTS[type(command)]
-        # An empty list of attributes is an absent one: its VM is 1-n.
-        if (value := getattr(command, item.name)) not in (None, ())
-    ]
-    values.append((_COMMAND_FIELD, _US.pack(command.command_field)))
-    values.append((_DATA_SET_TYPE, _US.pack(_DATA_SET if has_data_set else _NO_DATA_SET)))
-    parts = []
-    for number, octets in sorted(values):
+    parts = [b""]
+    for number, name, vr, _ in _ELEMENTS_TO_ENCODE[type(command)]:
+        if number == _DATA_SET_TYPE:
+            octets = _US.pack(_DATA_SET if has_data_set else _NO_DATA_SET)
+        else:
+            value = getattr(command, name)
+            # An empty list of attributes is an absent one: its VM is 1-n.
+            if value is None or value == ():
+                continue
+            octets = _encode_value(vr, value)
         parts.append(_ELEMENT.pack(0, number, len(octets)))
         parts.append(octets)
-    body = b"".join(parts)
-    return _ELEMENT.pack(0, _GROUP_LENGTH, 4) + _UL.pack(len(body)) + body
+    parts[0] = _GROUP_LENGTH.pack(0, 0, 4, sum(map(len, parts)))
+    return b"".join(parts)
 
 
 def _encode_value(vr: str, value: Any) -> bytes:
@@ -399,7 +416,7 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
 
     :raises InvalidCommand: when ``data`` is not a command set, or lacks what no message can do without.
     """
-    values = dict(_split(memoryview(data)))
+    values = _split(bytes(data))
     try:
         (code,) = _US.unpack(values[_COMMAND_FIELD])
         (data_set_type,) = _US.unpack(values[_DATA_SET_TYPE])
@@ -421,30 +438,33 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
     return message(**known), data_set_type != _NO_DATA_SET
 
 
-def _split(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    position = 0
-    while position < len(data):
-        if len(data) - position < _ELEMENT.size:
+def _split(data: bytes) -> dict[int, bytes]:
+    """Return the values of group 0000, by element number."""
+    values = {}
+    position, end = 0, len(data)
+    while position < end:
+        value = position + _ELEMENT.size
+        if value > end:
             raise InvalidCommand("a command set ends inside an element")
         group, number, length = _ELEMENT.unpack_from(data, position)
-        position += _ELEMENT.size
-        if len(data) - position < length:
+        position = value + length
+        if position > end:
             raise InvalidCommand(f"({group:04X},{number:04X}) is longer than its command set")
         if group == 0:
-            yield number, data[position : position + length]
-        position += length
+            values[number] = data[value:position]
+    return values
 
 
-def _decode_value(number: int, vr: str, value: memoryview) -> Any:
+def _decode_value(number: int, vr: str, value: bytes) -> Any:
     if vr == "US":
         if len(value) != 2:
             raise InvalidCommand(f"(0000,{number:04X}) is not two octets long")
-        return _US.unpack(value)[0]
+        return int.from_bytes(value, "little")
     if vr == "AT":
         numbers = value[: len(value) & ~3]
         pairs = Struct(f"<{len(numbers) // 2}H").unpack(numbers)
         return tuple(high << 16 | low for high, low in zip(pairs[::2], pairs[1::2], strict=True))
-    return bytes(value).decode("latin-1").strip(" \0")
+    return value.decode("latin-1").strip(" \0")
 
 
 def respond(request: Request, status: int, **elements: Any) -> Response:
@@ -454,7 +474,7 @@ def respond(request: Request, status: int, **elements: Any) -> Response:
     """
     code = request.command_field | RESPONSE
     message = COMMANDS.get(code, UnrecognizedRSP)
-    known = {item.name for item in _ELEMENTS[message]}
+    known = _NAMES[message]
     values: dict[str, Any] = {"message_id_being_responded_to": request.message_id, "status": status}
     for name in ("sop_class_uid", "sop_instance_uid"):
         uid = getattr(request, f"affected_{name}", None) or getattr(request, f"requested_{name}", None)

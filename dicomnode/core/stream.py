@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from struct import Struct
 from typing import TypeAlias
 
 from dicomnode.core.pdu import (
@@ -26,6 +27,13 @@ from dicomnode.errors import InvalidPDU
 #: The longest A-ASSOCIATE-RQ or -AC that is read, in octets: 128 contexts of all the transfer syntaxes
 #: that there are take 180 KiB. As much is kept for each peer that has yet to complete one.
 ASSOCIATE_LIMIT = 1 << 18
+
+#: Fragments of a data set that are yielded at a time, at most: what one ``writev`` takes, and little
+#: enough to do at a stretch, though each were of an octet.
+FRAGMENTS = 512
+
+#: A PDU's header with the first PDV's behind it: type, length; length, context id, control header.
+_DATA_PDU = Struct(">BxIIBB")
 
 
 # Not frozen: a frozen dataclass costs 1.0 us to make, these 0.4, and there are two for each PDV.
@@ -56,7 +64,15 @@ class PDVFragment:
     ends_pdv: bool
 
 
-Item: TypeAlias = PDUHeader | PDUBody | PDVFragment | InvalidPDU
+@dataclass(slots=True)
+class DataSetFragments:
+    """Fragments of the data set that is awaited, one behind the other."""
+
+    data: list[memoryview]  #: of what the transport delivered; none of them is empty
+    is_last: bool  #: do they end the data set?
+
+
+Item: TypeAlias = PDUHeader | PDUBody | PDVFragment | DataSetFragments | InvalidPDU
 
 
 class PDUReader:
@@ -65,7 +81,12 @@ class PDUReader:
     :param max_length: the longest variable field of a P-DATA-TF, in octets; 0 is no limit.
     """
 
+    #: The presentation context on which fragments of a data set are awaited, where nobody needs to know
+    #: of the PDUs that bring them: they are yielded as :class:`DataSetFragments`, until the last.
+    data_set_context: int | None
+
     def __init__(self, max_length: int = 0) -> None:
+        self.data_set_context = None
         self._max_length = max_length
         self._header = b""  # of a PDU, or of a PDV inside one: what has come of it
         self._type = 0
@@ -116,6 +137,11 @@ class PDUReader:
         position = 0
         end = len(view)
         while True:
+            if self.data_set_context is not None and self._body is None and not self._skipping:
+                position, fragments = self._data_set(view, position, self.data_set_context)
+                if fragments.data or fragments.is_last:
+                    yield fragments
+                    continue
             available = end - position
             if self._skipping:
                 skipped = min(available, self._pdu_left)
@@ -167,6 +193,61 @@ class PDUReader:
                 self._type, self._pdu_left = HEADER.unpack_from(view, position)
                 position += HEADER.size
                 yield from self._begin()
+
+    def _data_set(self, view: memoryview, position: int, context_id: int) -> tuple[int, DataSetFragments]:
+        """Take what there is of the data set: up to its end, or to what has to be looked at singly.
+
+        This is where a transfer spends its time: a turn of the loop is a PDV.
+        """
+        end = len(view)
+        limit = self._max_length or 0xFFFFFFFF
+        pdu_left, pdv_left, in_pdv = self._pdu_left, self._pdv_left, self._in_pdv
+        current, is_command, is_last = self._pdv
+        taken = DataSetFragments([], False)
+        if in_pdv and (is_command or current != context_id):
+            return position, taken
+        fragments = taken.data
+        while True:
+            if in_pdv:
+                behind = position + pdv_left
+                if behind > end:
+                    if position < end:
+                        fragments.append(view[position:])
+                        pdv_left -= end - position
+                        pdu_left -= end - position
+                        position = end
+                    break
+                if pdv_left:
+                    fragments.append(view[position:behind])
+                    pdu_left -= pdv_left
+                    position = behind
+                in_pdv = False
+                if is_last:
+                    taken.is_last = True
+                    self.data_set_context = None
+                    break
+                if len(fragments) == FRAGMENTS:
+                    break
+            if pdu_left:
+                if end - position < PDV_HEADER.size:
+                    break
+                length, current, control = PDV_HEADER.unpack_from(view, position)
+                size, room = PDV_HEADER.size, pdu_left - PDV_HEADER.size
+            else:
+                if end - position < _DATA_PDU.size:
+                    break
+                pdu_type, room, length, current, control = _DATA_PDU.unpack_from(view, position)
+                if pdu_type != P_DATA_TF or room > limit:
+                    break
+                size, room = _DATA_PDU.size, room - PDV_HEADER.size
+            if current != context_id or control & 1 or not 0 <= length - 2 <= room:
+                break
+            position += size
+            pdu_left, pdv_left = room, length - 2
+            in_pdv, is_last = True, bool(control & 2)
+        self._pdu_left, self._pdv_left, self._in_pdv = pdu_left, pdv_left, in_pdv
+        self._pdv = context_id, False, is_last
+        return position, taken
 
     def _begin(self) -> Iterator[Item]:
         if self._type != P_DATA_TF and self._type not in PDUS:

@@ -21,7 +21,7 @@ from dicomnode.core.association import (
     AssociateRefused,
     AssociateRequested,
     Association,
-    DataSetFragment,
+    DataSetFragments,
     Indication,
     MessageReceived,
     ReleaseConfirmed,
@@ -82,10 +82,10 @@ Joined: TypeAlias = list[Indication | tuple[bytes, bool]]
 def join(indications: Iterable[Indication]) -> Joined:
     """Join the fragments of each data set."""
     joined: Joined = []
-    parts: list[bytes] = []
+    parts: list[memoryview] = []
     for indication in indications:
-        if isinstance(indication, DataSetFragment):
-            parts.append(bytes(indication.data))
+        if isinstance(indication, DataSetFragments):
+            parts += indication.data
             if indication.is_last:
                 joined.append((b"".join(parts), True))
                 parts = []
@@ -156,7 +156,7 @@ def obliging(end: End) -> Callable[[Indication], None]:
             core.accept(answer(indication.request, OFFERED, UserInformation(max_length=64)))
         elif isinstance(indication, MessageReceived) and indication.command == ECHO_RQ:
             core.send_command(indication.context.id, ECHO_RSP)
-        elif isinstance(indication, DataSetFragment) and indication.is_last:
+        elif isinstance(indication, DataSetFragments) and indication.is_last:
             core.send_command(CT, STORE_RSP)
         elif isinstance(indication, ReleaseRequested):
             core.respond_release()
@@ -744,7 +744,7 @@ class LimitTests(AssociationTestCase):
         end = established(Role.ACCEPTOR, max_length=0)
         end.receives(message(CT, STORE_RQ, b"")[: -HEADER.size - PDV_HEADER.size])
         end.receives(HEADER.pack(4, 0xFFFFFFFF) + PDV_HEADER.pack(0xFFFFFFFB, CT, 2) + bytes(100))
-        self.assertEqual(sum(len(item.data) for item in end.indicated[1:]), 100)
+        self.assertEqual(sum(len(part) for item in end.indicated[1:] for part in item.data), 100)
         self.assertEqual(self.held(end), 0)
 
     def test_longest_command_set(self) -> None:
@@ -839,9 +839,9 @@ class MessageTests(AssociationTestCase):
         """A fragment is what the transport delivered, not a copy of it."""
         octets = message(CT, STORE_RQ, b"data set")
         self.end.receives(octets)
-        fragment = self.end.indicated[-1]
-        assert isinstance(fragment, DataSetFragment)
-        self.assertIs(fragment.data.obj, octets)
+        fragments = self.end.indicated[-1]
+        assert isinstance(fragments, DataSetFragments)
+        self.assertEqual([fragment.obj is octets for fragment in fragments.data], [True])
 
     def test_context_refused(self) -> None:
         """A PDV on a context that was refused, or never proposed, breaks the protocol."""

@@ -46,8 +46,8 @@ def answered(data: bytes, size: int) -> tuple[bytes, State, list[Any]]:
     octets = b""
     for start in range(0, len(data), size):
         for indication in association.receive(data[start : start + size]):
-            if isinstance(indication, core.DataSetFragment):
-                octets += indication.data
+            if isinstance(indication, core.DataSetFragments):
+                octets += b"".join(indication.data)
                 if indication.is_last:
                     said.append(octets)
                     octets = b""
