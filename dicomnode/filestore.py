@@ -158,6 +158,9 @@ class FileWriter:
         storage.took(storage.reactor.seconds() - began)
 
     def commit(self) -> Deferred[None]:
+        storage = self._storage
+        if storage.commits is None and not (storage.slow or self._in_thread or self._waiting or self._error):
+            return maybeDeferred(self._keep_at_once)
         # Who waits may be cancelled; the keeping goes on behind.
         kept: Deferred[None] = Deferred()
 
@@ -183,6 +186,18 @@ class FileWriter:
         return gone
 
     # Within
+
+    def _keep_at_once(self) -> None:
+        """Keep it with nobody to wait for, as most are where nothing is synced."""
+        storage = self._storage
+        try:
+            self._file.name = storage.name(self._instance)
+            kept, seconds = _timed(storage.reactor.seconds, self._file.keep)
+        except Exception as error:
+            self._failed(error)
+            raise
+        storage.took(seconds)
+        self._kept(kept)
 
     def _keep(self) -> Deferred[Kept]:
         try:

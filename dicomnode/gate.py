@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-
-class IWire(ITCPTransport, IPushProducer, IConsumer):
-    """What a stream transport of Twisted provides, under one name for the type checker."""
+from dicomnode.wire import ITransport
 
 
 @implementer(IPushProducer)
@@ -22,13 +20,13 @@ class Gate:
     :param changed: is called whenever a reason came or went.
     """
 
-    def __init__(self, wire: IWire, *, paused: Callable[[bool], None], changed: Callable[[], None]) -> None:
-        self._wire = wire
+    def __init__(self, transport: ITransport, *, paused: Callable[[bool], None], changed: Callable[[], None]) -> None:
+        self._transport = transport
         self._paused = paused
         self._changed = changed
         self._reasons: set[object] = set()
         self._open = True
-        wire.registerProducer(self, True)
+        transport.registerProducer(self, True)
 
     @property
     def closed(self) -> bool:
@@ -43,7 +41,7 @@ class Gate:
     def close(self, reason: object) -> None:
         """Stop reading, until :meth:`open` is called for the same reason."""
         if not self._reasons and self._open:
-            self._wire.pauseProducing()
+            self._transport.pauseProducing()
             self._paused(True)
         self._reasons.add(reason)
         self._changed()
@@ -54,7 +52,7 @@ class Gate:
             self._reasons.remove(reason)
             if not self._reasons and self._open:
                 self._paused(False)
-                self._wire.resumeProducing()
+                self._transport.resumeProducing()
             self._changed()
 
     def lost(self) -> None:

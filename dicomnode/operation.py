@@ -62,6 +62,7 @@ class Operation:
         self.arriving = has_data_set  #: is its data set still arriving?
         self._dropping = False
         self._consumer: IConsumer | None = None
+        self._takes_sequences = False
         self._fragments: list[memoryview] = []  # of this read
         self._delivered: Deferred[None] | None = None
         self._performing: Deferred[int] | None = None
@@ -75,6 +76,7 @@ class Operation:
         if self._consumer is not None:
             raise RuntimeError("the data set is being delivered already")
         self._consumer = consumer
+        self._takes_sequences = IInstanceWriter.providedBy(consumer)
         if self._dropping:
             return fail(CancelledError())  # too late: the association has ended, or it is answered
         if not self.arriving:
@@ -111,8 +113,7 @@ class Operation:
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""
         self._performing = cast(Deferred[int], maybeDeferred(service.perform, self))
-        self._performing.addCallback(self._performed).addErrback(self._failed)
-        self._performing.addErrback(self._performer.unexpected, "answering an operation")
+        self._performing.addBoth(self._ended)
         if self._association_ended:  # by the service itself
             self._cancel_performing()
 
@@ -140,8 +141,8 @@ class Operation:
         if not fragments or self._dropping or consumer is None:
             return
         try:
-            if IInstanceWriter.providedBy(consumer):
-                consumer.writeSequence(fragments)
+            if self._takes_sequences:
+                cast(IInstanceWriter, consumer).writeSequence(fragments)
             else:
                 for fragment in fragments:
                     consumer.write(bytes(fragment))
@@ -197,6 +198,18 @@ class Operation:
             self._consumer.unregisterProducer()
         except Exception:
             self._performer.unexpected(Failure(), "ending a delivery")  # type: ignore[no-untyped-call]
+
+    def _ended(self, result: int | Failure) -> None:
+        try:
+            if not isinstance(result, Failure):
+                try:
+                    self._performed(result)
+                except Exception:
+                    result = Failure()  # type: ignore[no-untyped-call]
+            if isinstance(result, Failure):
+                self._failed(result)
+        except Exception:
+            self._performer.unexpected(Failure(), "answering an operation")  # type: ignore[no-untyped-call]
 
     def _performed(self, status: int) -> None:
         if not isinstance(status, int) or not 0 <= status <= 0xFFFF:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -16,27 +17,45 @@ _UL = Struct("<I")
 _SHORT = Struct("<HH2sH")
 _LONG = Struct("<HH2sxxI")
 
+#: The preamble, the prefix, and File Meta Information Group Length but for its value.
+_PREAMBLE = bytes(128) + b"DICM" + _SHORT.pack(0x0002, 0x0000, b"UL", 4)
+
 
 def part10_header(instance: Instance) -> bytes:
     """Return what precedes the data set in a DICOM file: preamble, prefix, File Meta (PS3.10 7.1)."""
-    elements = [_LONG.pack(0x0002, 0x0001, b"OB", 2), b"\0\1"]
-    for number, vr, value in (
-        (0x0002, b"UI", instance.sop_class_uid),
-        (0x0003, b"UI", instance.sop_instance_uid),
-        (0x0010, b"UI", instance.transfer_syntax_uid),
-        (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-        (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-        (0x0016, b"AE", instance.calling_ae_title),
-        (0x0018, b"AE", instance.called_ae_title),
-    ):
-        if value:
-            octets = _default_repertoire(value)
-            if len(octets) & 1:
-                octets += b"\0" if vr == b"UI" else b" "
-            elements.append(_SHORT.pack(0x0002, number, vr, len(octets)))
-            elements.append(octets)
-    body = b"".join(elements)
-    return b"".join((bytes(128), b"DICM", _SHORT.pack(0x0002, 0x0000, b"UL", 4), _UL.pack(len(body)), body))
+    before, behind = _around(
+        instance.sop_class_uid,
+        instance.transfer_syntax_uid,
+        instance.calling_ae_title,
+        instance.called_ae_title,
+    )
+    uid = _element(0x0003, b"UI", instance.sop_instance_uid)
+    length = _UL.pack(len(before) + len(uid) + len(behind))
+    return b"".join((_PREAMBLE, length, before, uid, behind))
+
+
+@lru_cache(maxsize=256)
+def _around(sop_class: str, transfer_syntax: str, calling: str, called: str) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the SOP Instance UID: it is the same for a whole series."""
+    before = _LONG.pack(0x0002, 0x0001, b"OB", 2) + b"\0\1" + _element(0x0002, b"UI", sop_class)
+    behind = (
+        _element(0x0010, b"UI", transfer_syntax),
+        _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+        _element(0x0016, b"AE", calling),
+        _element(0x0018, b"AE", called),
+    )
+    return before, b"".join(behind)
+
+
+def _element(number: int, vr: bytes, value: str) -> bytes:
+    """Encode an element of group 0002; one without a value is left out."""
+    if not value:
+        return b""
+    octets = _default_repertoire(value)
+    if len(octets) & 1:
+        octets += b"\0" if vr == b"UI" else b" "
+    return _SHORT.pack(0x0002, number, vr, len(octets)) + octets
 
 
 def _default_repertoire(value: str) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,10 +24,11 @@ from dicomnode.core.machine import Event, Role, State
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ
 from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRejected
-from dicomnode.gate import Gate, IWire
+from dicomnode.gate import Gate
 from dicomnode.interfaces import IAssociation, IService
 from dicomnode.operation import Operation
 from dicomnode.timers import LINGER, Silence, Timeouts, Timer
+from dicomnode.wire import READ, ITransport, Wire
 
 #: Operations of one association at a time: one being performed, one on its way in. No asynchronous
 #: operations window is negotiated, so a requestor should not even send the second.
@@ -65,7 +66,8 @@ class AssociationProtocol(Protocol):
         self.calling_ae_title = ""
         self.called_ae_title = ""
         self._core = association
-        self._gate: Gate  # there is one from when there is a transport
+        self._gate: Gate  # there are these two from when there is a transport
+        self._wire: Wire
         self._clock = clock
         self._service_for = service_for
         self._consider = consider
@@ -91,8 +93,8 @@ class AssociationProtocol(Protocol):
         self._closed = False
 
     @property
-    def _wire(self) -> IWire:
-        return cast(IWire, self.transport)
+    def _transport(self) -> ITransport:
+        return cast(ITransport, self.transport)
 
     # IAssociation
 
@@ -102,7 +104,7 @@ class AssociationProtocol(Protocol):
 
     @property
     def peer(self) -> IAddress:
-        return self._wire.getPeer()
+        return self._transport.getPeer()
 
     @property
     def contexts(self) -> dict[int, PresentationContext]:
@@ -121,15 +123,15 @@ class AssociationProtocol(Protocol):
 
     def connectionMade(self) -> None:
         self._began = self._clock.seconds()
-        if ITCPTransport.providedBy(self.transport):
-            # A response is one small write: it must not wait for the acknowledgement of another.
-            self._wire.setTcpNoDelay(True)
-        self._gate = Gate(self._wire, paused=self._paused, changed=self._set_silence)
+        self._wire = Wire(self._transport)
+        self._gate = Gate(self._transport, paused=self._paused, changed=self._set_silence)
         self._core.transport_opened()
         self._pump()
 
     def dataReceived(self, data: bytes) -> None:
         self._silence.heard(len(data))
+        if self._arriving is not None and len(data) == READ:
+            self._wire.read_in_bulk(True)
         self._unread.append(data)
         self.read_on()
 
@@ -360,6 +362,7 @@ class AssociationProtocol(Protocol):
             return  # the data set of a message that nobody performs: C-CANCEL-RQ has none
         if fragments.is_last:
             self._silence.came_on()
+            self._wire.read_in_bulk(False)
             self._arriving = None
         operation.receive(fragments.data, fragments.is_last)
 
@@ -429,7 +432,7 @@ class AssociationProtocol(Protocol):
     def drop(self) -> None:
         """Close the connection at once, without a word: there is no association on it."""
         if self.transport is not None:
-            self._wire.abortConnection()
+            self._transport.abortConnection()
 
     # The pump
 
@@ -449,8 +452,8 @@ class AssociationProtocol(Protocol):
 
     def _close(self) -> None:
         self._closing = True
-        self._wire.unregisterProducer()
-        self._wire.loseConnection()
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
 
     # Timers: ARTIM follows from the state, silence from what is waited for
 
@@ -469,7 +472,7 @@ class AssociationProtocol(Protocol):
             self._core.artim_expired()
         self._pump()
         if given_up:
-            self._wire.abortConnection()
+            self._transport.abortConnection()
 
     def _set_silence(self) -> None:
         seconds, what = self._allowed_silence()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProducer, IPushProducer, IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -48,9 +48,9 @@ class Walking:
         self.commit = writer.commit
         self.abort = writer.abort
 
-    def finished(self) -> Deferred[None]:
-        """Fires when the walk has seen what was written."""
-        return succeed(None)
+    def finished(self) -> Deferred[None] | None:
+        """Fires when the walk has seen what was written; None if it has."""
+        return None
 
     # IConsumer
 
@@ -70,8 +70,7 @@ class Walking:
         self._writer.writeSequence(data)
 
     def _see(self, data: Sequence[bytes | memoryview]) -> None:
-        for fragment in data:
-            self.walk.feed(fragment)
+        self.walk.feed_sequence(data)
 
     # IPushProducer: for the writer
 

@@ -48,7 +48,7 @@ class WalkingTests(_WalkingCase):
         self.walking.writeSequence([memoryview(octets)[10:]])
         self.assertEqual(b"".join(self.writer.data), octets)
         self.assertEqual(self.walking.walk.sop_instance_uid, "1.2.3")
-        self.successResultOf(self.walking.finished())
+        self.assertIsNone(self.walking.finished())
 
     def test_backpressure(self) -> None:
         """What the writer tells its producer reaches that."""

@@ -15,7 +15,7 @@ is what a torn data set looks like.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from struct import Struct
 from typing import Any
@@ -205,6 +205,18 @@ class Walk:
             self._walk(data)
         else:
             self._inflate(self._inflater, memoryview(data))
+
+    def feed_sequence(self, fragments: Sequence[bytes | memoryview]) -> None:
+        """Walk the next octets: what :meth:`feed` does for each of ``fragments``."""
+        size = sum(map(len, fragments))
+        if self._skip >= size and self._inflater is None and not self._stopped:
+            # Most of a data set is inside some long value.
+            self.octets += size
+            self._walked += size
+            self._skip -= size
+            return
+        for fragment in fragments:
+            self.feed(fragment)
 
     def end(self) -> None:
         """Settle the verdict: the data set has ended."""

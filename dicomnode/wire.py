@@ -1,0 +1,68 @@
+"""The way to the peer and back: a stream transport of Twisted, used as TCP wants it."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+
+#: How much is read at a time, in octets: while commands are exchanged, and while a data set arrives.
+#: More is read faster, and keeps everyone else waiting for longer.
+READ = 1 << 16
+BULK_READ = 1 << 18
+
+#: Linux only. It lasts until we next send, more or less, and so is set after each response.
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+
+class ITransport(ITCPTransport, IPushProducer, IConsumer):
+    """What a stream transport of Twisted provides, under one name for the type checker."""
+
+
+class Wire:
+    """Writes to a transport, and says how much to read from it."""
+
+    def __init__(self, transport: ITransport) -> None:
+        self._transport = transport
+        self._descriptor: FileDescriptor | None = None
+        self._socket: socket.socket | None = None
+        if isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False):
+            self._descriptor = transport
+        if ITCPTransport.providedBy(transport):
+            # A response is one small write: it must not wait for the acknowledgement of another.
+            transport.setTcpNoDelay(True)
+            if self._descriptor is not None and _QUICKACK is not None:
+                self._socket = transport.getHandle()
+
+    def write(self, data: bytes) -> None:
+        """Write; at once, where nothing waits to be written before it.
+
+        The transport would have the reactor wait until the socket can be written to, which it nearly
+        always can: two system calls and a turn of the reactor for each response.
+        """
+        descriptor = self._descriptor
+        if (
+            descriptor is not None
+            and not descriptor.dataBuffer
+            and not descriptor._tempDataBuffer
+            and descriptor.connected
+            and not descriptor.disconnecting
+        ):
+            written = descriptor.writeSomeData(data)
+            # It may return an exception, too: the transport, which finds the same, ends by it.
+            if isinstance(written, int):
+                data = data[written:]
+        if data:
+            self._transport.write(data)
+        if self._socket is not None:
+            # An SCU that leaves Nagle's algorithm on sends its command, and its data set not before
+            # that is acknowledged: which TCP delays by 40 ms, for it might go with a response.
+            with suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def read_in_bulk(self, bulk: bool) -> None:
+        """Read as much at a time as is good for a data set; or go back to what is good for commands."""
+        if self._descriptor is not None:
+            self._descriptor.bufferSize = BULK_READ if bulk else READ
