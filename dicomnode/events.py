@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
@@ -270,16 +270,35 @@ def ignore(event: Event) -> None:
     """Observe nothing."""
 
 
+def wants(observe: Observer, kind: type[Any]) -> bool:
+    """Does an observer want to be told of events of a kind?
+
+    One says so by a method ``wants(kind)``; one that has none is told of all. Whoever makes an event for
+    every operation asks first, once: an event that nobody looks at costs as much as one that is counted.
+    """
+    if observe is ignore:
+        return False
+    asked: Callable[[type[Any]], bool] | None = getattr(observe, "wants", None)
+    return asked is None or asked(kind)
+
+
 def guarded(observe: Observer) -> Observer:
     """Return an observer that tells another, and logs what that raises."""
+    return _Guarded(observe)
 
-    def tell(event: Event) -> None:
+
+class _Guarded:
+    def __init__(self, observe: Observer) -> None:
+        self._observe = observe
+
+    def wants(self, kind: type[Any]) -> bool:
+        return wants(self._observe, kind)
+
+    def __call__(self, event: Event) -> None:
         try:
-            observe(event)
+            self._observe(event)
         except Exception:
             _log.failure("An observer failed upon {event}", event=type(event).__name__)
-
-    return tell
 
 
 class Fanout:
@@ -287,6 +306,10 @@ class Fanout:
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+
+    def wants(self, kind: type[Any]) -> bool:
+        """Does any of them want to be told of such events?"""
+        return any(wants(observer, kind) for observer in self._observers)
 
     def __call__(self, event: Event) -> None:
         for observer in self._observers:

@@ -20,11 +20,14 @@ class Gate:
     :param changed: is called whenever a reason came or went.
     """
 
-    def __init__(self, transport: ITransport, *, paused: Callable[[bool], None], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, transport: ITransport, *, paused: Callable[[bool], None], changed: Callable[[], None]
+    ) -> None:
         self._transport = transport
         self._paused = paused
         self._changed = changed
         self._reasons: set[object] = set()
+        self._held = False
         self._open = True
         transport.registerProducer(self, True)
 
@@ -41,7 +44,8 @@ class Gate:
     def close(self, reason: object) -> None:
         """Stop reading, until :meth:`open` is called for the same reason."""
         if not self._reasons and self._open:
-            self._transport.pauseProducing()
+            if not self._held:
+                self._transport.pauseProducing()
             self._paused(True)
         self._reasons.add(reason)
         self._changed()
@@ -52,8 +56,21 @@ class Gate:
             self._reasons.remove(reason)
             if not self._reasons and self._open:
                 self._paused(False)
-                self._transport.resumeProducing()
+                if not self._held:
+                    self._transport.resumeProducing()
             self._changed()
+
+    def hold(self) -> None:
+        """Stop reading until :meth:`release`, which will not be long: nobody is told."""
+        if not self._held and not self._reasons and self._open:
+            self._transport.pauseProducing()
+        self._held = True
+
+    def release(self) -> None:
+        """Read on, unless there is a reason not to."""
+        if self._held and not self._reasons and self._open:
+            self._transport.resumeProducing()
+        self._held = False
 
     def lost(self) -> None:
         """The transport connection is gone: there is nothing more to pause."""

@@ -143,7 +143,7 @@ class IService(Interface):
         "For each abstract syntax that is served, the transfer syntaxes, preferred first."
     )
 
-    def perform(operation: IOperation) -> Awaitable[int]:
+    def perform(operation: IOperation) -> Awaitable[int] | int:
         """Perform an operation and return, or fire with, the status of its response.
 
         Fail with OperationFailed to answer another status, with an Error Comment; an OSError is

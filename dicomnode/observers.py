@@ -47,6 +47,10 @@ class LogObserver:
         self._log = log
         self._said = {} if level == "none" else _said_at(LogLevel.levelWithName(level))
 
+    def wants(self, kind: type[Any]) -> bool:
+        """Is anything said of such events, at this level?"""
+        return kind in self._said
+
     def __call__(self, event: events.Event) -> None:
         said = self._said.get(type(event))
         if said is not None:

@@ -19,6 +19,11 @@ from dicomnode.core.negotiation import PresentationContext
 from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import IAssociation, IInstanceWriter, IOperation, IService
 
+#: More fragments than ``MANY``, of less than ``SMALL`` octets on average, are handed on as one: what is
+#: done for each costs more than copying it.
+MANY = 16
+SMALL = 512
+
 
 class Performer(Protocol):
     """What an operation needs of the association that received it."""
@@ -112,7 +117,15 @@ class Operation:
 
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""
-        self._performing = cast(Deferred[int], maybeDeferred(service.perform, self))
+        try:
+            performing = service.perform(self)
+        except Exception:
+            self._ended(Failure())  # type: ignore[no-untyped-call]
+            return
+        if isinstance(performing, int):
+            self._ended(performing)
+            return
+        self._performing = cast(Deferred[int], maybeDeferred(lambda: performing))
         self._performing.addBoth(self._ended)
         if self._association_ended:  # by the service itself
             self._cancel_performing()
@@ -141,6 +154,8 @@ class Operation:
         if not fragments or self._dropping or consumer is None:
             return
         try:
+            if len(fragments) > MANY and sum(map(len, fragments)) < SMALL * len(fragments):
+                fragments = [memoryview(b"".join(fragments))]
             if self._takes_sequences:
                 cast(IInstanceWriter, consumer).writeSequence(fragments)
             else:

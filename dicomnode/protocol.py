@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,6 +33,11 @@ from dicomnode.wire import READ, ITransport, Wire
 #: Operations of one association at a time: one being performed, one on its way in. No asynchronous
 #: operations window is negotiated, so a requestor should not even send the second.
 OPERATIONS = 2
+
+#: What one association does before it is another's turn: the work of so many fragments of a data set,
+#: a message counting as ``MESSAGE_WORK`` of them. That is some milliseconds, whoever sends what.
+TURN = 512
+MESSAGE_WORK = 32
 
 _log = Logger()  # for what an observer cannot be told: its own failure
 
@@ -74,11 +79,14 @@ class AssociationProtocol(Protocol):
         self._on_closed = closed
         self._timeouts = timeouts
         self._observe = observe
+        self._tells_of_start = events.wants(observe, events.OperationStarted)
+        self._tells_of_end = events.wants(observe, events.OperationEnded)
         if trace:
             association.trace = self._stepped
         self._unread: deque[bytes] = deque()
         self._indications: Iterator[core.Indication] = iter(())
         self._reading = False
+        self._next_turn: IDelayedCall | None = None
         self._operations: dict[Operation, float] = {}  # to when they began
         self._arriving: Operation | None = None
         self._considering: Deferred[AssociateAC] | None = None
@@ -138,6 +146,8 @@ class AssociationProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
         self._gate.lost()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
         truncated = self._core.in_pdu
         self._unread.clear()
         self._indications = iter(())
@@ -160,20 +170,29 @@ class AssociationProtocol(Protocol):
         """Read what has arrived, as far as there is someone to take it."""
         if self._reading:
             return
-        self._reading = True
-        try:
-            self._read()
-        except Exception:
-            self.unexpected(Failure(), "reading")  # type: ignore[no-untyped-call]
-            self._abort("an internal error")
-        finally:
-            self._reading = False
+        if self._next_turn is None:
+            self._reading = True
+            try:
+                self._read()
+            except Exception:
+                self.unexpected(Failure(), "reading")  # type: ignore[no-untyped-call]
+                self._abort("an internal error")
+            finally:
+                self._reading = False
         self._pump()
 
     def _read(self) -> None:
+        work = 0
         while not self._held():
+            if work >= TURN:
+                self._gate.hold()
+                self._next_turn = self._clock.callLater(0, self._take_turn)
+                break
             indication = next(self._indications, None)
             if indication is not None:
+                work += (
+                    len(indication.data) if isinstance(indication, core.DataSetFragments) else MESSAGE_WORK
+                )
                 self._indicated(indication)
             elif self._unread:
                 self._indications = self._core.receive(self._unread.popleft())
@@ -186,6 +205,12 @@ class AssociationProtocol(Protocol):
             self.pause(self)
         if self._arriving is not None:
             self._arriving.flush()
+
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        self.read_on()
+        if self._next_turn is None:
+            self._gate.release()
 
     def _held(self) -> bool:
         """Is the next indication to wait?"""
@@ -343,13 +368,14 @@ class AssociationProtocol(Protocol):
         if not message.has_data_set:
             self._silence.came_on()
         operation = Operation(self, self, message.context, command, message.has_data_set)
-        ids = {other.request.message_id for other in self._operations}
+        in_use = any(other.request.message_id == command.message_id for other in self._operations)
         self._operations[operation] = self._clock.seconds()
         if message.has_data_set:
             self._arriving = operation
-        self._tell(events.OperationStarted(self, operation))
+        if self._tells_of_start:
+            self._tell(events.OperationStarted(self, operation))
         service = self._service_for(message.context.abstract_syntax)
-        if command.message_id in ids:
+        if in_use:
             operation.refuse(Status.DUPLICATE_INVOCATION, "the Message ID is in use")
         elif service is None:
             operation.refuse(Status.UNRECOGNIZED_OPERATION, "")
@@ -380,9 +406,10 @@ class AssociationProtocol(Protocol):
         sent = self._core.state in (State.STA6, State.STA8)
         if sent:
             self._core.send_command(operation.context.id, response)
-        seconds = self._clock.seconds() - began
-        answered = response if sent else None
-        self._tell(events.OperationEnded(self, operation, answered, operation.octets, seconds))
+        if self._tells_of_end:
+            seconds = self._clock.seconds() - began
+            answered = response if sent else None
+            self._tell(events.OperationEnded(self, operation, answered, operation.octets, seconds))
         if self._core.state is not State.STA6:
             self._respond_release()
         if self._draining and not self._operations:
@@ -444,7 +471,7 @@ class AssociationProtocol(Protocol):
             self._abort("an observer failed")
         data = self._core.data_to_send()
         if data:
-            self._wire.write(b"".join(data))
+            self._wire.write(data[0] if len(data) == 1 else b"".join(data))
         if self._core.state is State.STA1:
             self._close()
         self._set_artim()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IProducer
@@ -29,7 +29,7 @@ class Verification:
     def __init__(self, transfer_syntaxes: Sequence[str] = tuple(uids.TRANSFER_SYNTAXES)) -> None:
         self.contexts = {uids.VERIFICATION: tuple(transfer_syntaxes)}
 
-    async def perform(self, operation: IOperation) -> int:
+    def perform(self, operation: IOperation) -> int:
         if isinstance(operation.request, CEchoRQ):
             return Status.SUCCESS
         raise OperationFailed(Status.UNRECOGNIZED_OPERATION)
@@ -115,7 +115,7 @@ class Storage:
         self._judge(operation)
         walk = Walk(operation.context.transfer_syntax) if self._walk else None
         opening = maybeDeferred(self._storage.open, Instance.of(operation, walk))
-        writer: IInstanceWriter = opening.result if _settled(opening) else await _not_lost(opening)
+        writer = cast(IInstanceWriter, opening.result) if _settled(opening) else await _not_lost(opening)
         if self._max_instance_size:
             writer = _Bounded(writer, self._max_instance_size)
         try:

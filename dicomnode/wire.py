@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
@@ -34,7 +35,7 @@ class Wire:
             # A response is one small write: it must not wait for the acknowledgement of another.
             transport.setTcpNoDelay(True)
             if self._descriptor is not None and _QUICKACK is not None:
-                self._socket = transport.getHandle()
+                self._socket = cast(Any, transport).getHandle()
 
     def write(self, data: bytes) -> None:
         """Write; at once, where nothing waits to be written before it.

@@ -20,7 +20,7 @@ from dicomnode.core.command import CStoreRSP, Request, Response, Status
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import IInstanceWriter, IOperation
-from dicomnode.operation import Operation
+from dicomnode.operation import MANY, SMALL, Operation
 from tests.cases import (
     CT,
     CT_IMAGE_STORAGE,
@@ -89,6 +89,7 @@ class Writer(Consumer):
         super().__init__()
         self.broken = broken
         self.ended: list[str] = []
+        self.fragments: list[int] = []  #: how many came at a time
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         super().registerProducer(producer, streaming)
@@ -100,6 +101,7 @@ class Writer(Consumer):
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         self.breaks("writeSequence")
+        self.fragments.append(len(data))
         self.data.append(b"".join(data))
 
     def commit(self) -> Deferred[None]:
@@ -289,6 +291,20 @@ class DeliveryTests(OperationTestCase):
         self.failureResultOf(operation.read_data_set(100), CancelledError)
         self.receive(operation, b"ta")
         self.assertAnswered(0)
+
+    def test_small_fragments(self) -> None:
+        """Many small fragments are handed on as one, since each costs more than its octets."""
+        for number, octets, handed_on in (
+            (MANY + 1, 1, 1),
+            (MANY, 1, MANY),
+            (MANY + 1, SMALL, MANY + 1),
+        ):
+            writer = Writer()
+            operation, delivered = self.deliver(writer)
+            self.receive(operation, *[bytes(octets)] * number, last=False)
+            self.assertEqual((writer.fragments, writer.data), ([handed_on], [bytes(number * octets)]))
+            self.receive(operation, b"")
+            self.successResultOf(delivered)
 
     def test_unregister_fails(self) -> None:
         """A consumer that fails to be unregistered has its data set all the same; the bug is reported."""

@@ -29,7 +29,7 @@ from dicomnode.core.pdu import (
 )
 from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRejected, LocalProtocolError
 from dicomnode.interfaces import IAssociation, IOperation
-from dicomnode.protocol import AssociationProtocol
+from dicomnode.protocol import MESSAGE_WORK, TURN, AssociationProtocol
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer, Transport
 from dicomnode.timers import Timeouts
@@ -742,6 +742,96 @@ class GateTests(ShellTestCase):
         self.begin(peer).pauseProducing()
         peer.transport.lose()
         self.assertEqual(self.storage.writers[0].ended, "abort")
+
+
+class TurnTests(ShellTestCase):
+    """What one peer sends is done a piece at a time: others have their turn in between."""
+
+    def arrived(self, peer: Peer) -> int:
+        """Return how many octets of its data set the operation that is arriving has had."""
+        (operation,) = peer.association._operations
+        return operation.octets
+
+    def take_turn(self, peer: Peer) -> None:
+        """Take one turn: a Clock that advances would take all, for what is called later is due as well."""
+        (turn,) = (call for call in self.reactor.calls if call.func == peer.association._take_turn)
+        take = turn.func
+        turn.cancel()
+        take()
+
+    def test_fragments(self) -> None:
+        """A turn takes so many fragments, and the next follows when others have had theirs."""
+        peer = self.associates()
+        fragments = b"".join(data(CT, b"x", last=False) for _ in range(3 * TURN))
+        peer.transport.deliver(begun(CT, store_rq()) + fragments)
+        took = []
+        while peer.transport.paused:
+            took.append(self.arrived(peer))
+            self.take_turn(peer)
+        self.assertEqual(len(took), 3)
+        self.assertEqual([octets <= TURN * turns for turns, octets in enumerate(took, 1)], [True] * 3)
+        self.assertEqual(self.arrived(peer), 3 * TURN)
+        peer.transport.deliver(data(CT, b"x"))
+        peer.exchange()
+        self.assertResponses(peer, 0x0000)
+
+    def test_large_fragments(self) -> None:
+        """Fragments of the usual size are no work: a read of them is taken whole."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()))
+        peer.transport.deliver(b"".join(data(CT, bytes(16376), last=False) for _ in range(64)))
+        self.assertFalse(peer.transport.paused)
+        peer.transport.deliver(data(CT, b""))
+
+    def test_messages(self) -> None:
+        """A turn takes so many messages, each answered in the turn that took it."""
+        peer = self.associates()
+        messages = 3 * TURN // MESSAGE_WORK
+        peer.transport.deliver(b"".join(message(ECHO, echo_rq(number)) for number in range(messages)))
+        turns = 0
+        while peer.transport.paused:
+            turns += 1
+            self.assertEqual(len(peer.transport.written), turns)
+            self.take_turn(peer)
+        self.assertEqual((turns, len(self.seen.of(events.OperationEnded))), (3, messages))
+
+    def test_nobody_is_told(self) -> None:
+        """Nobody is behind: nobody is told that reading was paused, nor is the peer silent."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()) + data(CT, b"x", last=False) * 2 * TURN)
+        self.assertTrue(peer.transport.paused)
+        self.reactor.advance(0)
+        self.assertEqual(self.seen.of(events.Paused), [])
+        peer.transport.deliver(data(CT, b""))
+
+    def test_behind(self) -> None:
+        """Who is paused for a reason when the turn comes stays paused."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()) + data(CT, b"x", last=False) * 2 * TURN)
+        peer.association.pause(self)
+        self.reactor.advance(0)
+        self.assertTrue(peer.transport.paused)
+        peer.association.resume(self)
+        self.assertFalse(peer.transport.paused)
+        peer.transport.deliver(data(CT, b""))
+
+    def test_resumed_between_turns(self) -> None:
+        """A reason that goes before the turn comes does not let more be read."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()) + data(CT, b"x", last=False) * 2 * TURN)
+        peer.association.pause(self)
+        peer.association.resume(self)
+        self.assertTrue(peer.transport.paused)
+        self.reactor.advance(0)
+        self.assertFalse(peer.transport.paused)
+        peer.transport.deliver(data(CT, b""))
+
+    def test_lost_between_turns(self) -> None:
+        """A peer that goes between two turns has no more of them."""
+        peer = self.associates()
+        peer.transport.deliver(begun(CT, store_rq()) + data(CT, b"x", last=False) * 2 * TURN)
+        peer.transport.lose()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class ReleaseTests(ShellTestCase):

@@ -36,7 +36,8 @@ from dicomnode.core.pdu import (
     ReleaseRQ,
     p_data_tf,
 )
-from dicomnode.core.stream import DataSetFragments, PDUBody, PDUHeader, PDUReader, PDVFragment
+from dicomnode.core.stream import DataSetFragments as DataSetFragments
+from dicomnode.core.stream import PDUBody, PDUHeader, PDUReader, PDVFragment
 from dicomnode.errors import InvalidCommand, InvalidPDU, LocalProtocolError
 
 _EVENT_OF = {
@@ -217,18 +218,11 @@ class Association:
             elif isinstance(item, PDVFragment):
                 yield from self._pdv_fragment(item)
             elif isinstance(item, PDUHeader):
-                # Of P-DATA-TF in Sta6 (DT-2) nobody needs to know, but who traces.
-                if item.pdu_type != P_DATA_TF or not self._plain:
-                    yield from self._pdu_header(item)
+                yield from self._pdu_header(item)
             elif isinstance(item, PDUBody):
                 yield from self._pdu_body(item)
             else:
                 yield from self._refuse(Event.INVALID_PDU, item.reason, str(item))
-
-    @property
-    def _plain(self) -> bool:
-        """Is P-DATA-TF welcome, and nobody told of it?"""
-        return self.state is State.STA6 and self.trace is None
 
     def _pdu_header(self, header: PDUHeader) -> Iterator[Indication]:
         """Judge a PDU by its type and the state, before its length is waited for."""
@@ -282,37 +276,44 @@ class Association:
                 yield from self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
                 return
             if ends:
-                self._data_set_context = None
+                self._data_set_context = self._reader.data_set_context = None
             if ends or fragment.data:
                 yield DataSetFragments([fragment.data] if fragment.data else [], ends)
         else:
-            if self._command_set is None:
-                self._command_set = bytearray()
-                self._command_set_context = context.id
-            # A message's fragments come one after the other, on its own context (PS3.8 E.1).
-            if self._data_set_context is not None or self._command_set_context != context.id:
-                why = "a command set fragment inside another message"
-                yield from self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
-            elif len(self._command_set) + len(fragment.data) > dimse.LIMIT:
-                why = "a command set is longer than 64 KiB"
-                yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, why)
-            else:
-                self._command_set += fragment.data
-                if ends:
-                    yield from self._command_set_complete(context)
+            yield from self._command_fragment(context, fragment.data, ends)
 
-    def _command_set_complete(self, context: PresentationContext) -> Iterator[Indication]:
-        octets, self._command_set = self._command_set, None
-        assert octets is not None
+    def _command_fragment(
+        self, context: PresentationContext, data: memoryview, ends: bool
+    ) -> Iterator[Indication]:
+        command_set = self._command_set
+        if self._data_set_context is not None or (
+            command_set is not None and self._command_set_context != context.id
+        ):
+            # A message's fragments come one after the other, on its own context (PS3.8 E.1).
+            why = "a command set fragment inside another message"
+            yield from self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
+        elif len(data) + len(command_set or b"") > dimse.LIMIT:
+            why = "a command set is longer than 64 KiB"
+            yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, why)
+        elif ends:
+            self._command_set = None
+            yield from self._command_set_complete(context, command_set + data if command_set else data)
+        elif command_set is None:
+            self._command_set = bytearray(data)
+            self._command_set_context = context.id
+        else:
+            command_set += data
+
+    def _command_set_complete(
+        self, context: PresentationContext, octets: memoryview | bytearray
+    ) -> Iterator[Indication]:
         try:
             command, has_data_set = dimse.decode(octets)
         except InvalidCommand as error:
             yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, str(error))
             return
         if has_data_set:
-            self._data_set_context = context.id
-            if self._plain:
-                self._reader.data_set_context = context.id
+            self._data_set_context = self._reader.data_set_context = context.id
         yield MessageReceived(context, command, has_data_set)
 
     def _refuse(self, event: Event, reason: int, why: str) -> Iterator[Indication]:
@@ -391,13 +392,13 @@ class Association:
             raise LocalProtocolError(f"{event.name} in {before.name.title()}") from None
         if self.trace is not None:
             self.trace(before, event, action, self.state)
-        if self.state is not State.STA6:
-            self._reader.data_set_context = None
+        # Of P-DATA-TF in Sta6 (DT-2) nobody needs to know, but who traces.
+        self._reader.plain = self.state is State.STA6 and self.trace is None
         if effect in _ABORTING:
             abort = Abort() if action == "AA-1" else Abort(SERVICE_PROVIDER, reason)
             self._to_send.append(abort.encode())
         if self.state is State.STA13:
             self._reader.skip()
             self._command_set = None
-            self._data_set_context = None
+            self._data_set_context = self._reader.data_set_context = None
         return effect

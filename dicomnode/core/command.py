@@ -19,6 +19,8 @@ from dicomnode.errors import InvalidCommand
 #: Group, element and length of an element (PS3.5 7.1.3).
 _ELEMENT = Struct("<HHI")
 _US = Struct("<H")
+#: An element that is a number, with its value.
+_US_ELEMENT = Struct("<HHIH")
 #: Command Group Length (0000,0000), with its value.
 _GROUP_LENGTH = Struct("<HHII")
 
@@ -389,22 +391,21 @@ def encode(command: Command, has_data_set: bool = False) -> bytes:
     parts = [b""]
     for number, name, vr, _ in _ELEMENTS_TO_ENCODE[type(command)]:
         if number == _DATA_SET_TYPE:
-            octets = _US.pack(_DATA_SET if has_data_set else _NO_DATA_SET)
+            parts.append(_US_ELEMENT.pack(0, number, 2, _DATA_SET if has_data_set else _NO_DATA_SET))
+            continue
+        value = getattr(command, name)
+        if value is None or value == ():
+            continue  # an empty list of attributes is an absent one: its VM is 1-n
+        if vr == "US":
+            parts.append(_US_ELEMENT.pack(0, number, 2, value))
         else:
-            value = getattr(command, name)
-            # An empty list of attributes is an absent one: its VM is 1-n.
-            if value is None or value == ():
-                continue
             octets = _encode_value(vr, value)
-        parts.append(_ELEMENT.pack(0, number, len(octets)))
-        parts.append(octets)
+            parts.append(_ELEMENT.pack(0, number, len(octets)) + octets)
     parts[0] = _GROUP_LENGTH.pack(0, 0, 4, sum(map(len, parts)))
     return b"".join(parts)
 
 
 def _encode_value(vr: str, value: Any) -> bytes:
-    if vr == "US":
-        return _US.pack(value)
     if vr == "AT":
         return b"".join(_US.pack(tag >> 16) + _US.pack(tag & 0xFFFF) for tag in value)
     octets: bytes = value.encode("latin-1", "replace")

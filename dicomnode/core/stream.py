@@ -81,11 +81,14 @@ class PDUReader:
     :param max_length: the longest variable field of a P-DATA-TF, in octets; 0 is no limit.
     """
 
-    #: The presentation context on which fragments of a data set are awaited, where nobody needs to know
-    #: of the PDUs that bring them: they are yielded as :class:`DataSetFragments`, until the last.
+    #: Does nobody need to be told of the PDUs that bring PDVs? Then a P-DATA-TF has no :class:`PDUHeader`.
+    plain: bool
+    #: Where it is plain: the presentation context on which fragments of a data set are awaited. They are
+    #: yielded as :class:`DataSetFragments`, until the last.
     data_set_context: int | None
 
     def __init__(self, max_length: int = 0) -> None:
+        self.plain = False
         self.data_set_context = None
         self._max_length = max_length
         self._header = b""  # of a PDU, or of a PDV inside one: what has come of it
@@ -137,7 +140,7 @@ class PDUReader:
         position = 0
         end = len(view)
         while True:
-            if self.data_set_context is not None and self._body is None and not self._skipping:
+            if self.data_set_context is not None and self.plain and not self._skipping:
                 position, fragments = self._data_set(view, position, self.data_set_context)
                 if fragments.data or fragments.is_last:
                     yield fragments
@@ -254,7 +257,8 @@ class PDUReader:
             yield self._refuse(f"unknown PDU type 0x{self._type:02X}", UNRECOGNIZED_PDU)
             return
         left = self._pdu_left
-        yield PDUHeader(self._type, left)
+        if not self.plain or self._type != P_DATA_TF:
+            yield PDUHeader(self._type, left)
         if self._skipping:
             return
         if self._type == P_DATA_TF:

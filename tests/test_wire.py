@@ -1,0 +1,169 @@
+"""Tests of :mod:`dicomnode.wire`: octets on their way to a transport."""
+
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import MemoryReactor
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from dicomnode import wire
+from dicomnode.testing import Transport
+from dicomnode.wire import BULK_READ, READ, Wire
+
+
+class Socket:
+    """Remembers what options it was given."""
+
+    def __init__(self) -> None:
+        self.options: list[tuple[int, int, int]] = []
+        self.closed = False
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        if self.closed:
+            raise OSError("closed")
+        self.options.append((level, option, value))
+
+
+@implementer(ITCPTransport)
+class Descriptor(FileDescriptor):  # type: ignore[misc]  # of ITCPTransport, only what is asked of it
+    """A descriptor that takes so many octets at a time."""
+
+    connected = 1
+    TLS = False
+
+    def __init__(self) -> None:
+        super().__init__(MemoryReactor())
+        self.takes: int | Exception = 1 << 20
+        self.sent: list[bytes] = []
+        self.no_delay = False
+        self.socket = Socket()
+
+    def writeSomeData(self, data: bytes) -> int | Exception:
+        if isinstance(self.takes, Exception):
+            return self.takes
+        self.sent.append(bytes(data[: self.takes]))
+        return len(self.sent[-1])
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = enabled
+
+    def getHandle(self) -> Socket:
+        return self.socket
+
+    @property
+    def waits(self) -> bool:
+        """Does it wait until the socket can be written to?"""
+        return self in self.reactor.getWriters()
+
+
+class WireTests(SynchronousTestCase):
+    """What is written leaves at once, and in order."""
+
+    def setUp(self) -> None:
+        self.descriptor = Descriptor()
+        self.wire = self.wired(self.descriptor)
+
+    def wired(self, transport: Any) -> Wire:
+        return Wire(transport)
+
+    def test_at_once(self) -> None:
+        """What the socket takes is not left for the reactor."""
+        self.wire.write(b"response")
+        self.assertEqual(self.descriptor.sent, [b"response"])
+        self.assertFalse(self.descriptor.waits)
+
+    def test_no_delay(self) -> None:
+        """A small response does not wait for the acknowledgement of another."""
+        self.assertTrue(self.descriptor.no_delay)
+
+    def test_rest(self) -> None:
+        """What the socket does not take follows as soon as it can."""
+        for takes in (0, 3, 7):
+            descriptor = Descriptor()
+            wired = self.wired(descriptor)
+            descriptor.takes = takes
+            wired.write(b"response")
+            self.assertTrue(descriptor.waits)
+            descriptor.takes = 100
+            descriptor.doWrite()
+            self.assertEqual(b"".join(descriptor.sent), b"response")
+
+    def test_order(self) -> None:
+        """Nothing overtakes what waits."""
+        self.descriptor.takes = 3
+        self.wire.write(b"first")
+        self.wire.write(b"second")
+        self.assertEqual(self.descriptor.sent, [b"fir"])
+        self.descriptor.takes = 3
+        self.descriptor.doWrite()
+        self.descriptor.takes = 100
+        self.wire.write(b"third")
+        self.descriptor.doWrite()
+        self.assertEqual(b"".join(self.descriptor.sent), b"firstsecondthird")
+
+    def test_lost(self) -> None:
+        """A connection that turns out to be lost is left for the transport to find."""
+        self.descriptor.takes = CONNECTION_LOST
+        self.wire.write(b"response")
+        self.assertTrue(self.descriptor.waits)
+        self.assertIs(self.descriptor.doWrite(), CONNECTION_LOST)
+
+    def test_disconnecting(self) -> None:
+        """Nothing is sent on a connection that is closed, or being closed."""
+        for attribute, value in (("disconnecting", True), ("connected", 0)):
+            descriptor = Descriptor()
+            setattr(descriptor, attribute, value)
+            self.wired(descriptor).write(b"response")
+            self.assertEqual(descriptor.sent, [])
+
+    def test_encrypted(self) -> None:
+        """What TLS is to encrypt is not sent past it."""
+        self.descriptor.TLS = True
+        self.wired(self.descriptor).write(b"response")
+        self.assertEqual(self.descriptor.sent, [])
+
+    def test_no_descriptor(self) -> None:
+        """A transport of another kind is written to as any is."""
+        transport = Transport(Protocol())
+        wired = self.wired(transport)
+        wired.read_in_bulk(True)
+        wired.write(b"response")
+        self.assertEqual(transport.written, [b"response"])
+        self.assertTrue(transport.no_delay)
+
+    def test_acknowledged(self) -> None:
+        """Behind a response, what the peer says next is acknowledged at once."""
+        self.wire.write(b"response")
+        expected = [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)]
+        self.assertEqual(self.descriptor.socket.options, expected)
+
+    def test_not_acknowledged(self) -> None:
+        """That the socket is closed meanwhile does not matter."""
+        self.descriptor.socket.closed = True
+        self.wire.write(b"response")
+        self.assertEqual(self.descriptor.sent, [b"response"])
+
+    def test_not_linux(self) -> None:
+        """Where TCP cannot be told when to acknowledge, it is not."""
+        self.patch(wire, "_QUICKACK", None)
+        self.wired(self.descriptor).write(b"response")
+        self.assertEqual(self.descriptor.socket.options, [])
+
+    def test_bulk(self) -> None:
+        """While a data set arrives, more is read at a time."""
+        sizes = []
+        for bulk in (True, False):
+            self.wire.read_in_bulk(bulk)
+            sizes.append(self.descriptor.bufferSize)
+        self.assertEqual(sizes, [BULK_READ, READ])
+        self.assertEqual(FileDescriptor.bufferSize, READ)
