@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
@@ -20,6 +20,13 @@ from dicomnode.partfile import Kept, PartFile
 
 #: So many directories are known to be synced; then all are forgotten, which costs one more sync of each.
 REMEMBERED = 10_000
+
+#: The disk of a sync that takes longer has stalled, in seconds.
+STALLED = 0.5
+
+
+class IStorageReactor(IReactorFromThreads, IReactorTime):
+    """What the storage needs of a reactor."""
 
 
 class Sync(enum.Enum):
@@ -36,12 +43,18 @@ class GroupCommit:
     :param full: sync the names, too.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, pool: ThreadPool, *, full: bool) -> None:
+    def __init__(self, reactor: IStorageReactor, pool: ThreadPool, *, full: bool) -> None:
         self._reactor = reactor
         self._pool = pool
         self._synced: set[str] | None = set() if full else None
         self._waiting: list[tuple[PartFile, Deferred[Kept]]] = []
         self._running = False
+        self._began = 0.0
+
+    @property
+    def stalled(self) -> bool:
+        """Has a sync been running for long? Then what else is asked of the disk may take as long."""
+        return self._running and self._reactor.seconds() - self._began > STALLED
 
     def keep(self, file: PartFile) -> Deferred[Kept]:
         """Fires when the file is durable under its name. Fails with what any step of it failed with."""
@@ -54,6 +67,7 @@ class GroupCommit:
         if self._running or not self._waiting:
             return
         self._running = True
+        self._began = self._reactor.seconds()
         group, self._waiting = self._waiting, []
         files = [file for file, _ in group]
         syncing = deferToThreadPool(self._reactor, self._pool, keep_all, files, self._synced)

@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.internet.interfaces import IProducer, IPushProducer, IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IProducer, IPushProducer
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from dicomnode import events
-from dicomnode.commits import GroupCommit, Sync
+from dicomnode.commits import GroupCommit, IStorageReactor, Sync
 from dicomnode.interfaces import IInstanceWriter, Instance, IStorage
 from dicomnode.layout import FLAT, Layout
 from dicomnode.part10 import part10_header
@@ -43,10 +43,6 @@ SLOW = 0.05
 QUICK_JOBS = 16
 
 _T = TypeVar("_T")
-
-
-class IStorageReactor(IReactorFromThreads, IReactorTime):
-    """What the storage needs of a reactor."""
 
 
 #: Names an instance as pynetdicom's storescp does: ``CT.1.2.3``. Part files are called after it, too.
@@ -84,6 +80,7 @@ class FileStorage:
         self.pool = pool
         self.name = name
         self.observe = events.guarded(observe)
+        self.tells_of_kept = events.wants(observe, events.InstanceKept)
         self._slow = 0  # how many jobs have yet to be quick
         #: what makes files durable, where something is to
         self.commits = None if sync is Sync.NONE else GroupCommit(reactor, pool, full=sync is Sync.FULL)
@@ -92,8 +89,8 @@ class FileStorage:
 
     @property
     def slow(self) -> bool:
-        """Has the disk been slow of late? Then nothing but threads should wait for it."""
-        return self._slow > 0
+        """Has the disk been slow of late, or is it now? Then nothing but threads should wait for it."""
+        return self._slow > 0 or (self.commits is not None and self.commits.stalled)
 
     def took(self, seconds: float) -> None:
         """Learn how long the disk has taken."""
@@ -248,10 +245,12 @@ class FileWriter:
         self._failed(failure.value)
 
     def _kept(self, kept: Kept) -> None:
-        instance = self._instance
-        self._storage.observe(
-            events.InstanceKept(instance.association, instance, kept.name, kept.replaced, kept.dropped)
-        )
+        if self._storage.tells_of_kept:
+            instance = self._instance
+            event = events.InstanceKept(
+                instance.association, instance, kept.name, kept.replaced, kept.dropped
+            )
+            self._storage.observe(event)
 
     def _not_kept(self, failure: Failure) -> Deferred[None]:
         return self._failed(failure.value).addCallback(lambda _: failure)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import filestore
 from dicomnode.acceptor import Acceptor
-from dicomnode.commits import Sync
+from dicomnode.commits import STALLED, Sync
 from dicomnode.contracts import InstanceWriterContract
 from dicomnode.core.command import CStoreRQ
 from dicomnode.events import InstanceKept, InstanceNotKept
@@ -322,6 +322,26 @@ class SlowDiskTests(FileStorageCase):
         self.patch(self.disk, "replace", lambda *names: self.reactor.advance(1) or replace(*names))
         self.stores()
         self.assertTrue(self.storage.slow)
+
+    def test_stalled_sync(self) -> None:
+        """While a sync has been running for long, nothing is written by the reactor thread; then it is."""
+        self.storage = self.make_storage(Sync.FULL)
+        committing = self.open().commit()
+        self.reactor.advance(STALLED)
+        self.assertFalse(self.storage.slow)
+        self.reactor.advance(0.1)
+        other = self.open(instance("1.2.4"))
+        other.write(b"threaded")
+        self.assertEqual(self.files(), [])
+        self.pool.run()
+        self.successResultOf(committing)
+        self.assertEqual(len(self.files()), 2)
+        other.write(b" inline")
+        self.assertFalse(self.pool.jobs)
+        committing = other.commit()
+        self.pool.run()
+        self.successResultOf(committing)
+        self.assertEqual(self.data_set("CT.1.2.4", instance("1.2.4")), b"threaded inline")
 
     def test_water_marks(self) -> None:
         """Above the high-water mark the producer is paused, once; below the low one it goes on, once."""
