@@ -4,8 +4,9 @@ The data set is written as it comes to a hidden part file, which gets its name w
 
 Where the octets are written: into the page cache, by the reactor thread, one ``writev`` a read. That
 costs less than a hop to a thread and back, as long as the file system only has to remember them. Once
-a write has taken long, writes go to a thread of the pool until they are quick again; then what
-piles up pauses the peer. Bringing them to stable storage is always a thread's (``commits.py``).
+a write has taken long, or while a sync does, writes go to a thread of the pool until they are quick
+again; then what piles up pauses the peer. Bringing them to stable storage is always a thread's
+(``commits.py``).
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import takewhile
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from twisted.internet.defer import Deferred
@@ -20,7 +22,7 @@ from twisted.python.threadpool import ThreadPool
 
 from dicomnode import events, uids
 from dicomnode.acceptor import Acceptor
-from dicomnode.commits import Sync
+from dicomnode.commits import Sync, sync_directory
 from dicomnode.filestore import FileStorage
 from dicomnode.implementation import __version__
 from dicomnode.interfaces import IAssociationPolicy, IService, IStorage
@@ -232,10 +234,15 @@ def _cannot_listen(error: CannotListenError) -> str:
 
 
 def _writable(directory: str) -> str:
-    """Make ``directory`` with its parents, and see that a file can be made in it."""
+    """Make ``directory`` with its parents, durably, and see that a file can be made in it."""
     path = os.path.abspath(directory)
+    above = [path, *map(str, Path(path).parents)]
+    missing = list(takewhile(lambda path: not os.path.lexists(path), above))
     try:
         os.makedirs(path, exist_ok=True)
+        for made in missing:
+            with suppress(OSError):  # what may not be read cannot be synced
+                sync_directory(os.path.dirname(made))
         with tempfile.TemporaryFile(dir=path):
             pass
     except FileExistsError:

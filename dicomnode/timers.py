@@ -36,6 +36,7 @@ class Timer:
         self._expired = expired
         self._awaited: Hashable = None
         self._call: IDelayedCall | None = None
+        self._due = False
 
     def wait(self, seconds: float, awaited: Hashable, *, again: bool = False) -> bool:
         """Wait so long for ``awaited``; 0 is for ever. Return whether the timer was started, or stopped.
@@ -45,6 +46,7 @@ class Timer:
         if awaited == self._awaited and not again:
             return False
         self._awaited = awaited
+        self._due = False
         if self._call is not None and self._call.active():
             if seconds:
                 self._call.reset(seconds)
@@ -54,8 +56,14 @@ class Timer:
         return True
 
     def _expire(self) -> None:
-        self._call = None
-        self._expired()
+        if self._due:
+            self._call = None
+            self._expired()
+        else:
+            # Once more round the reactor, which looks at its clock before it reads: where something has
+            # held it up for long, what is awaited may have come meanwhile.
+            self._due = True
+            self._call = self._clock.callLater(0, self._expire)
 
 
 class Silence:

@@ -432,6 +432,20 @@ class OptionTests(TapCase):
         self.assertEqual(peer.response.status, 0)
         self.assertEqual(os.listdir(self.directory), ["CT.1.2.3"])
 
+    def test_output_directory_lasts(self) -> None:
+        """What was made of it survives a power cut: the directory above each is synced, if it can be."""
+        synced: list[str] = []
+
+        def sync(directory: str) -> None:
+            synced.append(directory)
+            raise PermissionError
+
+        self.patch(tap, "sync_directory", sync)
+        above, self.directory = os.path.abspath(self.directory), os.path.join(self.directory, "a", "b")
+        os.makedirs(above)
+        self.start()
+        self.assertEqual(synced, [os.path.join(above, "a"), above])
+
     def test_stays_there(self) -> None:
         """The directory is where it was at start, wherever the process goes: a daemon goes to the root."""
         start = os.getcwd()

@@ -44,6 +44,15 @@ class TimerTests(SynchronousTestCase):
         self.clock.advance(0.5)
         self.assertEqual(self.expired, [7])
 
+    def test_comes_while_it_expires(self) -> None:
+        """What has come while the reactor was held up has come in time, though it is read later."""
+        self.timer.wait(3, "a")
+        self.clock.callLater(3, self.timer.wait, 3, "a", again=True)  # behind the timer, in the same turn
+        self.clock.advance(3)
+        self.assertEqual(self.expired, [])
+        self.clock.advance(3)
+        self.assertEqual(self.expired, [6])
+
     def test_for_ever(self) -> None:
         """0 is for ever, and leaves nothing with the clock."""
         self.timer.wait(3, "a")
