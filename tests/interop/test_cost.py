@@ -1,0 +1,49 @@
+"""What an instance costs in system calls, as the kernel counts them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tests.interop.support import MODULE, InteropTestCase, eventually
+from tests.interop.test_durability import calls, cannot_trace
+from tests.interop.wire import Peer, data_set
+
+
+class SystemCallTests(InteropTestCase):
+    """System calls for each instance, of the whole process."""
+
+    skip = cannot_trace()
+
+    def counted(self, octets: int, *options: str) -> float:
+        """Return the system calls for an instance of so many octets, from the first naming to the last."""
+        instances = 10
+        directory = self.directory()
+        trace, files = directory / "trace", directory / "files"
+        tracer = ("strace", "-D", "-f", "-o", str(trace))
+        server = self.storescp("-od", str(files), *options, how=(*tracer, *MODULE))
+        with Peer(server.address) as peer:
+            peer.associate()
+            for number in range(instances + 1):
+                uid = f"1.2.{number}"
+                self.assertEqual(peer.store(uid, data_set(uid, pixels=bytes(octets)))[0x0900], 0)
+            peer.release()
+        self.assertCalm(server.stop().stderr)
+        eventually("the trace is complete", lambda: "exited with" in trace.read_text() or None)
+        names = [call.partition("(")[0] for call in calls(trace.read_text())]
+        named = [index for index, name in enumerate(names) if name in ("rename", "link", "linkat")]
+        self.assertEqual(len(named), instances + 1)
+        between = Counter(names[named[0] : named[-1]])
+        self.assertGreaterEqual(between["writev"], instances)
+        return sum(between.values()) / instances
+
+    def test_small(self) -> None:
+        """An instance of 4 KiB: two for the socket, one to wait, and what the file needs."""
+        self.assertLessEqual(self.counted(4 << 10, "--sync", "none"), 20)
+
+    def test_large(self) -> None:
+        """An instance of 512 KiB: three more for each read, which may bring less than there is room for."""
+        self.assertLessEqual(self.counted(512 << 10, "--sync", "none"), 40)
+
+    def test_durable(self) -> None:
+        """An instance of 4 KiB that is synced: a thread's, and the way there and back."""
+        self.assertLessEqual(self.counted(4 << 10), 38)
