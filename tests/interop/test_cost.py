@@ -15,7 +15,10 @@ class SystemCallTests(InteropTestCase):
     skip = cannot_trace()
 
     def counted(self, octets: int, *options: str) -> float:
-        """Return the system calls for an instance of so many octets, from the first naming to the last."""
+        """Return the calls for an instance of so many octets, but for the three that each read costs.
+
+        These wait, read, and write to the file: how many reads there are is the network's business.
+        """
         instances = 10
         directory = self.directory()
         trace, files = directory / "trace", directory / "files"
@@ -33,17 +36,17 @@ class SystemCallTests(InteropTestCase):
         named = [index for index, name in enumerate(names) if name in ("rename", "link", "linkat")]
         self.assertEqual(len(named), instances + 1)
         between = Counter(names[named[0] : named[-1]])
-        self.assertGreaterEqual(between["writev"], instances)
-        return sum(between.values()) / instances
+        self.assertGreaterEqual(between["recvfrom"], instances)
+        return (sum(between.values()) - 3 * between["recvfrom"]) / instances
 
     def test_small(self) -> None:
-        """An instance of 4 KiB: two for the socket, one to wait, and what the file needs."""
-        self.assertLessEqual(self.counted(4 << 10, "--sync", "none"), 20)
+        """An instance of 4 KiB: what a file needs, and the answer."""
+        self.assertLessEqual(self.counted(4 << 10, "--sync", "none"), 16)
 
     def test_large(self) -> None:
-        """An instance of 512 KiB: three more for each read, which may bring less than there is room for."""
-        self.assertLessEqual(self.counted(512 << 10, "--sync", "none"), 40)
+        """An instance of 512 KiB costs no more, but for its reads."""
+        self.assertLessEqual(self.counted(512 << 10, "--sync", "none"), 16)
 
     def test_durable(self) -> None:
-        """An instance of 4 KiB that is synced: a thread's, and the way there and back."""
-        self.assertLessEqual(self.counted(4 << 10), 38)
+        """An instance of 4 KiB that is synced: with the way to a thread and back."""
+        self.assertLessEqual(self.counted(4 << 10), 36)
