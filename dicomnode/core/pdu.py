@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from struct import Struct, error
 from typing import Any, ClassVar, TypeAlias
 
@@ -22,6 +23,11 @@ APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  #: the DICOM Application Context 
 
 #: Transfer syntaxes of a presentation context that are read: there are some 65.
 TRANSFER_SYNTAXES = 128
+
+#: Devices propose the same contexts each time: what so many of them name is remembered, where it takes
+#: no more than so many octets. That is half a MiB at most, whoever proposes what.
+REMEMBERED = 512
+REMEMBERED_OCTETS = 512
 
 #: PDU type, reserved, length of what follows.
 HEADER = Struct(">BxI")
@@ -72,18 +78,29 @@ class ProposedContext:
     def decode(cls, value: memoryview) -> ProposedContext:
         if len(value) < 4:
             raise InvalidPDU("a presentation context item is shorter than its own fields")
-        abstract = ""
-        syntaxes = []
-        for item, content in read_items(value[4:]):
-            if item == 0x30:
-                abstract = read_uid(content)
-            elif item == 0x40:
-                syntaxes.append(read_uid(content))
-                if len(syntaxes) > TRANSFER_SYNTAXES:
-                    raise InvalidPDU(f"presentation context {value[0]} has too many transfer syntaxes")
+        read = _read_syntaxes if len(value) <= REMEMBERED_OCTETS else _read_syntaxes.__wrapped__
+        abstract, syntaxes = read(bytes(value[4:]))
+        if len(syntaxes) > TRANSFER_SYNTAXES:
+            raise InvalidPDU(f"presentation context {value[0]} has too many transfer syntaxes")
         if not abstract or not syntaxes:
             raise InvalidPDU(f"presentation context {value[0]} lacks a syntax")
-        return cls(value[0], abstract, tuple(syntaxes))
+        return cls(value[0], abstract, syntaxes)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _read_syntaxes(octets: bytes) -> tuple[str, tuple[str, ...]]:
+    """Return the abstract syntax and the transfer syntaxes that the items of a context name.
+
+    No more transfer syntaxes are read than show that they are too many.
+    """
+    abstract = ""
+    syntaxes: list[str] = []
+    for item, content in read_items(memoryview(octets)):
+        if item == 0x30:
+            abstract = read_uid(content)
+        elif item == 0x40 and len(syntaxes) <= TRANSFER_SYNTAXES:
+            syntaxes.append(read_uid(content))
+    return abstract, tuple(syntaxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +309,7 @@ PDUS: dict[int, type[PDU]] = {
 }
 
 
-def p_data_tf(context_id: int, is_command: bool, is_last: bool, fragment: bytes) -> bytes:
+def p_data_tf(context_id: int, is_command: bool, is_last: bool, fragment: bytes | memoryview) -> bytes:
     """Return a P-DATA-TF with one PDV (PS3.8 Table 9-22, E.2)."""
     control = is_command | is_last << 1
     return b"".join(
