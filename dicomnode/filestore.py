@@ -4,8 +4,8 @@ The data set is written as it comes to a hidden part file, which gets its name w
 
 Where the octets are written: into the page cache, by the reactor thread, one ``writev`` a read. That
 costs less than a hop to a thread and back, as long as the file system only has to remember them. Once
-a write has taken long, or while a sync does, writes go to a thread of the pool until they are quick
-again; then what piles up pauses the peer. Bringing them to stable storage is always a thread's
+a write has taken long, or while a sync does, or when the disk has not been heard of for a while, writes
+go to a thread of the pool until they are quick again; then what piles up pauses the peer. Bringing them to stable storage is always a thread's
 (``commits.py``).
 """
 
@@ -42,6 +42,9 @@ OVERHEAD = 256
 SLOW = 0.05
 #: So many jobs in a row must have been quick before the reactor thread writes again.
 QUICK_JOBS = 16
+#: For so long what the disk has done says what it will do, in seconds: a thread touches it first when it
+#: has not been heard of for longer. File systems stand still, and those of servers that are gone.
+TRUST = 1.0
 
 _T = TypeVar("_T")
 
@@ -83,6 +86,7 @@ class FileStorage:
         self.observe = events.guarded(observe)
         self.tells_of_kept = events.wants(observe, events.InstanceKept)
         self._slow = 0  # how many jobs have yet to be quick
+        self._done = reactor.seconds()  # when the last job was
         #: what makes files durable, where something is to
         self.commits = None if sync is Sync.NONE else GroupCommit(reactor, pool, full=sync is Sync.FULL)
         self._on_duplicate = on_duplicate
@@ -90,12 +94,17 @@ class FileStorage:
 
     @property
     def slow(self) -> bool:
-        """Has the disk been slow of late, or is it now? Then nothing but threads should wait for it."""
-        return self._slow > 0 or (self.commits is not None and self.commits.stalled)
+        """Has the disk been slow of late, or may it be now? Then nothing but threads should wait for it."""
+        return (
+            self._slow > 0
+            or self.reactor.seconds() - self._done > TRUST
+            or (self.commits is not None and self.commits.stalled)
+        )
 
     def took(self, seconds: float) -> None:
         """Learn how long the disk has taken."""
         self._slow = QUICK_JOBS if seconds > SLOW else max(0, self._slow - 1)
+        self._done = self.reactor.seconds()
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
         """Nothing touches the disk before the first fragment does."""

@@ -16,7 +16,7 @@ from dicomnode.commits import STALLED, Sync
 from dicomnode.contracts import InstanceWriterContract
 from dicomnode.core.command import CStoreRQ
 from dicomnode.events import InstanceKept, InstanceNotKept
-from dicomnode.filestore import HIGH_WATER, LOW_WATER, OVERHEAD, QUICK_JOBS, SLOW, default_name
+from dicomnode.filestore import HIGH_WATER, LOW_WATER, OVERHEAD, QUICK_JOBS, SLOW, TRUST, default_name
 from dicomnode.interfaces import Instance, IStorage
 from dicomnode.layout import Layout
 from dicomnode.part10 import part10_header
@@ -342,6 +342,23 @@ class SlowDiskTests(FileStorageCase):
         self.pool.run()
         self.successResultOf(committing)
         self.assertEqual(self.data_set("CT.1.2.4", instance("1.2.4")), b"threaded inline")
+
+    def test_not_heard_of(self) -> None:
+        """A disk that was not used for a while is touched by a thread first: it may stand still."""
+        self.reactor.advance(TRUST)
+        self.stores()
+        self.reactor.advance(TRUST + 0.1)
+        writers = [self.open(instance(f"1.2.{number}")) for number in (5, 6)]
+        for writer in writers:
+            writer.write(b"threaded")
+        self.assertEqual(len(self.pool.jobs), 2)
+        self.pool.run(1)
+        writers[0].write(b" inline")
+        self.assertEqual(len(self.pool.jobs), 1)
+        self.pool.run()
+        for writer in writers:
+            self.successResultOf(writer.commit())
+        self.assertEqual(self.data_set("CT.1.2.5", instance("1.2.5")), b"threaded inline")
 
     def test_water_marks(self) -> None:
         """Above the high-water mark the producer is paused, once; below the low one it goes on, once."""

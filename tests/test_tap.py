@@ -23,7 +23,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode import tap, uids
+from dicomnode import filestore, tap, uids
 from dicomnode.commits import Sync
 from dicomnode.core.association import Aborted, AssociateConfirmed
 from dicomnode.core.command import CStoreRQ
@@ -62,6 +62,7 @@ class TapCase(SynchronousTestCase):
         self.directory = self.mktemp()
         self.stderr = io.StringIO()
         self.patch(sys, "__stderr__", self.stderr)
+        self.patch(filestore, "TRUST", float("inf"))  # no thread can report to a reactor in memory
         self.install(MemoryReactorClock())
         self.logged: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(self.logged.append)
