@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from typing import Any, cast
 
 from twisted.logger import LogEvent, Logger, formatEvent, globalLogPublisher
 
@@ -75,12 +76,13 @@ class Run:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.reactor = Reactor()
+        self.pool = Pool()
         self.unexpected: list[events.Event] = []
         self.lines = LogObserver("debug", log=Logger("dicomnode", observer=self.line))
         self.seen: dict[str, int] = {}
         files = FileStorage(
-            directory, reactor=self.reactor, pool=Pool(), sync=Sync.NONE, observe=self.observe
-        )  # type: ignore[arg-type]  # a double
+            directory, reactor=self.reactor, pool=cast(Any, self.pool), sync=Sync.NONE, observe=self.observe
+        )
         self.acceptor = Acceptor(
             self.reactor, [Verification(), Storage(files, observe=self.observe)], observe=self.observe
         )
@@ -104,8 +106,10 @@ class Run:
         transport = Transport(protocol)
         transport.connect()
         transport.deliver(data, size)
+        self.pool.run()  # now and then the disk has not been heard of for a second
         self.reactor.advance(0.1)
         transport.lose()
+        self.pool.run()
         left = [call for call in self.reactor.getDelayedCalls() if call.active()]
         assert not left, left
         assert not self.acceptor.associations
