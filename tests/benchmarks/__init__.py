@@ -1,0 +1,1 @@
+"""Benchmarks: run ``python -m tests.benchmarks.storescp``, and ``python -m tests.benchmarks.growth``."""

@@ -1,130 +1,126 @@
-"""A load generator: a Storage SCU on a blocking socket, whose PDUs are encoded beforehand.
+"""The load generator: an SCU on a blocking socket, which sends what was encoded beforehand.
 
 It is not a DICOM toolkit: it knows one SOP Class and one transfer syntax, and takes what it is
-answered for what it should be, except the status.
+answered for what it should be, except the status. An operation costs it one ``sendmsg`` and one
+``recv``; ``--calibrate`` shows what that comes to.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from functools import lru_cache
 
-from dicomnode.core.command import CEchoRQ, CStoreRQ, encode
 from dicomnode.core.items import UserInformation
-from dicomnode.core.pdu import AssociateAC, AssociateRQ, ProposedContext, ReleaseRQ, p_data_tf
-from dicomnode.uids import EXPLICIT_VR_LE, VERIFICATION
+from dicomnode.core.pdu import AssociateRQ, ProposedContext, ReleaseRQ
+from dicomnode.uids import EXPLICIT_VR_LE, STORAGE_SOP_CLASSES, VERIFICATION
+from tests.benchmarks.messages import CT_IMAGE_STORAGE, IMPLEMENTATION, Message
 
-CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-#: Octets of pixel data that are sent again and again: large instances take no memory here.
-BLOCK = bytes(range(256)) * 4096
-
-
-def uid(number: int) -> str:
-    """Return a UID; all are of one length."""
-    return f"1.2.826.0.1.3680043.10.1.{100_000_000 + number}"
+_RELEASE = ReleaseRQ().encode()
+_SUCCESS = b"\0\0\0\x09\2\0\0\0\0\0"  # (0000,0900), two octets, 0000
 
 
-def _element(group: int, element: int, vr: bytes, value: bytes) -> bytes:
-    value += (b"\0" if vr == b"UI" else b" ") * (len(value) & 1)
-    return struct.pack("<HH2sH", group, element, vr, len(value)) + value
+class Refused(Exception):
+    """The association was rejected, or ended before its time."""
 
 
-def data_set(number: int, octets: int) -> Iterator[bytes]:
-    """Yield a data set of about ``octets`` octets, in blocks."""
-    head = b"".join(
-        (
-            _element(0x0008, 0x0016, b"UI", CT_IMAGE_STORAGE.encode()),
-            _element(0x0008, 0x0018, b"UI", uid(number).encode()),
-            _element(0x0008, 0x0060, b"CS", b"CT"),
-            _element(0x0010, 0x0010, b"PN", b"Benchmark^Load"),
-            _element(0x0020, 0x000D, b"UI", uid(0).encode()),
-            _element(0x0020, 0x000E, b"UI", uid(0).encode()),
-        )
-    )
-    pixels = max(octets - len(head) - 12, 2) & ~1
-    yield head + struct.pack("<HH2sxxI", 0x7FE0, 0x0010, b"OW", pixels)
-    while pixels > 0:
-        yield BLOCK[:pixels]
-        pixels -= len(BLOCK)
+@lru_cache
+def _request(contexts: int) -> bytes:
+    classes = [
+        CT_IMAGE_STORAGE,
+        VERIFICATION,
+        *(uid for uid in STORAGE_SOP_CLASSES if uid != CT_IMAGE_STORAGE),
+    ]
+    proposed = [
+        ProposedContext(2 * number + 1, sop_class, (EXPLICIT_VR_LE,))
+        for number, sop_class in enumerate(classes[:contexts])
+    ]
+    information = UserInformation(max_length=16384, implementation_class_uid=IMPLEMENTATION)
+    return AssociateRQ("ANY-SCP", "LOAD", tuple(proposed), information).encode()
 
 
 class SCU:
-    """An association, requested on a blocking socket."""
+    """An association, requested on a blocking socket.
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        contexts = (
-            ProposedContext(1, CT_IMAGE_STORAGE, (EXPLICIT_VR_LE,)),
-            ProposedContext(3, VERIFICATION, (EXPLICIT_VR_LE,)),
-        )
-        # The implementation class UID is mandatory, and DCMTK insists.
-        information = UserInformation(max_length=16384, implementation_class_uid="1.2.826.0.1.3680043.10.1")
-        self._socket.sendall(AssociateRQ("ANY-SCP", "LOAD", contexts, information).encode())
-        kind, body = self._pdu()
-        assert kind == 2, f"refused: PDU type {kind}"
-        maximum = AssociateAC.decode(memoryview(body)).user_information.max_length
-        self._fragment = min(maximum or 1 << 17, 1 << 17) - 6
-        self._message_id = 0
+    :param nagle: leave Nagle's algorithm on, and write each piece of a message by itself, as stock SCUs do.
+    :param wait: for the answer. One who takes its associations one by one answers not before the
+        last one was released.
+    :param contexts: how many presentation contexts to propose.
+    :param patience: how long anything may take, in seconds.
+    """
 
-    def encoded(self, number: int, octets: int) -> Iterator[bytes]:
-        """Yield the PDUs of a C-STORE, joined in blocks of about a megabyte."""
-        self._message_id = self._message_id % 65535 + 1
-        request = CStoreRQ(
-            affected_sop_class_uid=CT_IMAGE_STORAGE,
-            message_id=self._message_id,
-            affected_sop_instance_uid=uid(number),
-        )
-        block = [p_data_tf(1, True, True, encode(request, has_data_set=True))]
-        held = b""
-        for piece in data_set(number, octets):
-            held += piece
-            while len(held) > self._fragment:
-                block.append(p_data_tf(1, False, False, held[: self._fragment]))
-                held = held[self._fragment :]
-            yield b"".join(block)
-            block = []
-        yield p_data_tf(1, False, True, held)
+    def __init__(
+        self,
+        port: int,
+        *,
+        nagle: bool = False,
+        wait: bool = True,
+        contexts: int = 2,
+        patience: int = 60,
+    ) -> None:
+        self._socket = socket.socket()
+        # Not settimeout(): with it, Python polls before each call.
+        for option in socket.SO_RCVTIMEO, socket.SO_SNDTIMEO:
+            self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", patience, 0))
+        if not nagle:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.connect(("127.0.0.1", port))
+        self._together = 0 if nagle else 4
+        self._socket.sendall(_request(contexts))
+        if wait:
+            self.established()
 
-    def send(self, encoded: bytes) -> None:
-        """Send one encoded C-STORE, and wait for Success."""
-        self._socket.sendall(encoded)
-        self.expect_success()
+    def established(self) -> None:
+        """Wait until the association is established."""
+        answer = self._pdu()
+        if answer[0] != 2:
+            raise Refused(f"PDU type {answer[0]}, {answer[6:].hex()}")
 
-    def stream(self, number: int, octets: int) -> None:
-        """Send a C-STORE of any size, and wait for Success."""
-        for block in self.encoded(number, octets):
-            self._socket.sendall(block)
-        self.expect_success()
-
-    def echo(self) -> None:
-        """C-ECHO."""
-        request = CEchoRQ(affected_sop_class_uid=VERIFICATION, message_id=1)
-        self._socket.sendall(p_data_tf(3, True, True, encode(request)))
-        self.expect_success()
+    def send(self, message: Message) -> None:
+        """Send an encoded message, and wait for Success."""
+        self._send(message)
+        answer = self._pdu()
+        if answer[0] != 4 or _SUCCESS not in answer:
+            raise Refused(f"PDU type {answer[0]}, {answer[6:].hex()}")
 
     def release(self) -> None:
         """Release the association, and close."""
-        self._socket.sendall(ReleaseRQ().encode())
+        self._socket.sendall(_RELEASE)
         self._pdu()
         self._socket.close()
 
-    def expect_success(self) -> None:
-        kind, body = self._pdu()
-        assert kind == 4, f"PDU type {kind} {body!r}"
-        status = body.rindex(b"\0\0\0\x09\2\0\0\0")  # (0000,0900), two octets
-        assert body[status + 8 : status + 10] == b"\0\0", f"status {body[status + 8 : status + 10].hex()}"
+    def close(self) -> None:
+        """Close the connection, as an SCU that died does."""
+        self._socket.close()
 
-    def _pdu(self) -> tuple[int, bytes]:
-        head = self._exactly(6)
-        return head[0], self._exactly(int.from_bytes(head[2:], "big"))
+    def _send(self, message: Message) -> None:
+        if len(message) == 1:
+            self._socket.sendall(message[0])
+            return
+        if len(message) > self._together:
+            for piece in message:
+                self._socket.sendall(piece)
+            return
+        sent = self._socket.sendmsg(message)
+        if sent != sum(map(len, message)):  # A signal, or the timeout, came between.
+            self._socket.sendall(memoryview(b"".join(message))[sent:])
 
-    def _exactly(self, octets: int) -> bytes:
-        parts = []
-        while octets:
-            part = self._socket.recv(octets)
-            assert part, "the connection was closed"
-            parts.append(part)
-            octets -= len(part)
-        return b"".join(parts)
+    def _pdu(self) -> bytes:
+        data = self._socket.recv(65536)
+        while len(data) < 6 or len(data) < 6 + int.from_bytes(data[2:6], "big"):
+            more = self._socket.recv(65536)
+            if not more:
+                raise Refused("the connection was closed")
+            data += more
+        return data
+
+
+def split(message: Message) -> Message:
+    """Return the PDUs of a message each as a piece."""
+    joined = b"".join(message)
+    pdus = []
+    while joined:
+        end = 6 + int.from_bytes(joined[2:6], "big")
+        pdus.append(joined[:end])
+        joined = joined[end:]
+    return tuple(pdus)
