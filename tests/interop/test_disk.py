@@ -410,4 +410,3 @@ class StalledDiskTests(StoringTestCase):
         peer.send_data_set(data[-2:])
         self.assertEqual(peer.response()[wire.STATUS], 0)
         self.assertKept("1.2.3")
-
