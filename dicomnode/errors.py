@@ -61,8 +61,56 @@ class AssociationAborted(DicomNodeError):
         self.reason = reason
 
 
+class AssociationTimedOut(AssociationAborted):
+    """We have aborted the association, because the other end was silent for too long.
+
+    :param what: the timeout, ``"ACSE"``, ``"DIMSE"`` or ``"network"``.
+    :param seconds: how long it is.
+    """
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(0, 0)
+        self.args = (f"{what} timeout: the other end was silent for {seconds:g} s",)
+        self.what = what
+        self.seconds = seconds
+
+
 class AssociationLost(DicomNodeError):
     """The transport connection went away under the association."""
+
+
+class AssociationReleased(DicomNodeError):
+    """The other end released the association before it answered what we had invoked."""
+
+
+class ContextNotAccepted(DicomNodeError):
+    """The other end has accepted no presentation context in which this could be sent.
+
+    :param abstract_syntax: of the context, as a UID: what was to be sent.
+    :param transfer_syntax: as a UID: in which it was to be sent; empty for any.
+    """
+
+    def __init__(self, abstract_syntax: str, transfer_syntax: str = "") -> None:
+        super().__init__(
+            f"no context was accepted for {abstract_syntax} in {transfer_syntax or 'any syntax'}"
+        )
+        self.abstract_syntax = abstract_syntax
+        self.transfer_syntax = transfer_syntax
+
+
+class TooManyContexts(DicomNodeError):
+    """An association has room for 128 presentation contexts: what is to be sent needs more.
+
+    :param contexts: how many it needs.
+    """
+
+    def __init__(self, contexts: int) -> None:
+        super().__init__(f"{contexts} presentation contexts are needed, and 128 may be proposed")
+        self.contexts = contexts
+
+
+class InvalidFile(DicomNodeError):
+    """A file is not a DICOM file of PS3.10, or does not say what is in it."""
 
 
 class OperationFailed(DicomNodeError):

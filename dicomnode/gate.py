@@ -15,6 +15,8 @@ class Gate:
     """Pauses a transport while there is a reason to.
 
     It is itself what the transport pauses, and so a reason, when the peer does not read what we write.
+    But while a data set goes out, that is paused instead: else two ends that wait to be read would both
+    read nothing, and an A-ABORT would not be heard.
 
     :param paused: is called with True when reading stops, with False when it goes on.
     :param changed: is called whenever a reason came or went.
@@ -29,6 +31,8 @@ class Gate:
         self._reasons: set[object] = set()
         self._held = False
         self._open = True
+        self._unread = False
+        self._outgoing: IPushProducer | None = None
         transport.registerProducer(self, True)
 
     @property
@@ -39,7 +43,7 @@ class Gate:
     @property
     def unread(self) -> bool:
         """Does the peer not read what we write?"""
-        return self in self._reasons
+        return self._unread
 
     def close(self, reason: object) -> None:
         """Stop reading, until :meth:`open` is called for the same reason."""
@@ -72,18 +76,35 @@ class Gate:
             self._transport.resumeProducing()
         self._held = False
 
+    def sends(self, producer: IPushProducer | None) -> None:
+        """From here on ``producer`` writes a data set, and is what is paused; or none does."""
+        self._outgoing = producer
+        if producer is not None and self._unread:
+            self.open(self)
+            producer.pauseProducing()
+
     def lost(self) -> None:
         """The transport connection is gone: there is nothing more to pause."""
-        self._open = False
+        self._open = self._unread = False
         self._reasons.clear()
 
     # IPushProducer: for the transport
 
     def pauseProducing(self) -> None:
-        self.close(self)
+        self._unread = True
+        if self._outgoing is None:
+            self.close(self)
+        else:
+            self._outgoing.pauseProducing()
+            self._changed()
 
     def resumeProducing(self) -> None:
-        self.open(self)
+        self._unread = False
+        if self in self._reasons:
+            self.open(self)
+        if self._outgoing is not None:
+            self._outgoing.resumeProducing()
+        self._changed()
 
     def stopProducing(self) -> None:
         """The transport is gone: connectionLost says so too."""

@@ -1,10 +1,13 @@
-"""What stands before a data set in a DICOM file (PS3.10 7.1)."""
+"""What stands before a data set in a DICOM file (PS3.10 7.1): written, and read."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
+from typing import BinaryIO
 
+from dicomnode.errors import InvalidFile
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.interfaces import Instance
 
@@ -61,3 +64,49 @@ def _element(number: int, vr: bytes, value: str) -> bytes:
 def _default_repertoire(value: str) -> bytes:
     """File Meta knows but the default character repertoire, without control characters (PS3.5 6.1.3)."""
     return value.encode("latin-1", "replace").translate(_DEFAULT_REPERTOIRE)
+
+
+@dataclass(frozen=True, slots=True)
+class FileMeta:
+    """What the File Meta Information of a DICOM file says of the data set behind it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data_set: int  #: where the data set begins: octets from the beginning of the file
+
+
+#: VRs whose length has four octets (PS3.5 7.1.2); those of group 0002 are among them.
+_LONG_VRS = frozenset((b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT"))
+
+
+def read_file_meta(file: BinaryIO) -> FileMeta:
+    """Read the File Meta Information of a DICOM file, and leave the file where the data set begins.
+
+    A preamble may be missing, as it is in files of old; File Meta Information may not.
+
+    :raises InvalidFile: when it is none, or says not which instance it is, or not how it is encoded.
+    """
+    start = file.read(132)
+    position = 132 if start[128:] == b"DICM" else 0
+    uids: dict[int, str] = {}
+    while True:
+        file.seek(position)
+        head = file.read(12)
+        if head[:2] != b"\2\0":
+            break
+        if head[4:6] in _LONG_VRS:
+            length, size = int.from_bytes(head[8:12], "little"), 12
+        else:
+            length, size = int.from_bytes(head[6:8], "little"), 8
+        if len(head) < size:
+            raise InvalidFile("the File Meta Information ends inside an element")
+        if head[4:6] == b"UI":
+            file.seek(position + size)
+            uids[int.from_bytes(head[2:4], "little")] = file.read(length).decode("latin-1").rstrip("\0 ")
+        position += size + length
+    for number, name in ((0x0002, "SOP Class"), (0x0003, "SOP Instance"), (0x0010, "Transfer Syntax")):
+        if not uids.get(number):
+            raise InvalidFile(f"there is no File Meta Information that gives a {name} UID")
+    file.seek(position)
+    return FileMeta(uids[0x0002], uids[0x0003], uids[0x0010], position)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -19,13 +20,20 @@ from zope.interface import implementer
 
 from dicomnode import events
 from dicomnode.core import association as core
-from dicomnode.core.command import CCancelRQ, CFindRQ, CGetRQ, CMoveRQ, Request, Response, Status
+from dicomnode.core.command import CCancelRQ, CFindRQ, CGetRQ, CMoveRQ, Command, Request, Response, Status
 from dicomnode.core.machine import Event, Role, State
 from dicomnode.core.negotiation import PresentationContext
-from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ
-from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRejected
+from dicomnode.core.pdu import Abort, AssociateAC, AssociateRQ
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationLost,
+    AssociationTimedOut,
+    LocalProtocolError,
+)
+from dicomnode.establishment import Establishment, nobody
 from dicomnode.gate import Gate
-from dicomnode.interfaces import IAssociation, IService
+from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
+from dicomnode.invocation import Invocations, Prepare, invoking
 from dicomnode.operation import Operation
 from dicomnode.timers import LINGER, Silence, Timeouts, Timer
 from dicomnode.wire import READ, ITransport, Wire
@@ -48,8 +56,9 @@ class AssociationProtocol(Protocol):
 
     :param association: the association without I/O.
     :param service_for: the service that performs the operations of an abstract syntax.
-    :param consider: decides on the peer's request; its Deferred fires with the answer, or fails
-        with AssociationRejected.
+    :param consider: of an acceptor: decides on the peer's request; its Deferred fires with the answer, or
+        fails with AssociationRejected.
+    :param request: of a requestor: what it asks for; :attr:`established` tells of the answer.
     :param closed: is called when the transport connection is gone.
     :param trace: observe each step of the protocol machine.
     """
@@ -60,7 +69,8 @@ class AssociationProtocol(Protocol):
         *,
         clock: IReactorTime,
         service_for: Callable[[str], IService | None],
-        consider: Callable[[AssociationProtocol, AssociateRQ], Deferred[AssociateAC]],
+        consider: Callable[[AssociationProtocol, AssociateRQ], Deferred[AssociateAC]] = nobody,
+        request: AssociateRQ | None = None,
         closed: Callable[[AssociationProtocol], None],
         timeouts: Timeouts = Timeouts(),
         observe: events.Observer = events.ignore,
@@ -75,7 +85,6 @@ class AssociationProtocol(Protocol):
         self._wire: Wire
         self._clock = clock
         self._service_for = service_for
-        self._consider = consider
         self._on_closed = closed
         self._timeouts = timeouts
         self._observe = observe
@@ -83,14 +92,17 @@ class AssociationProtocol(Protocol):
         self._tells_of_end = events.wants(observe, events.OperationEnded)
         if trace:
             association.trace = self._stepped
+        self._establishment = Establishment(self, self, association, partial(consider, self), request)
         self._unread: deque[bytes] = deque()
         self._indications: Iterator[core.Indication] = iter(())
         self._reading = False
         self._next_turn: IDelayedCall | None = None
         self._operations: dict[Operation, float] = {}  # to when they began
+        self._performs = OPERATIONS
         self._arriving: Operation | None = None
-        self._considering: Deferred[AssociateAC] | None = None
+        self._invocations: Invocations | None = None  # it has none that has never invoked anything
         self._releasing: Deferred[None] | None = None
+        self._release_due = False  # once what was invoked is answered
         self._artim = Timer(clock, self._artim_expired)
         self._silence = Silence(clock, self._silent)
         self._draining = False
@@ -115,17 +127,54 @@ class AssociationProtocol(Protocol):
         return self._transport.getPeer()
 
     @property
+    def established(self) -> Deferred[None]:
+        """Of a requestor: fires when there is an association, or fails with how it came to none."""
+        return self._establishment.established
+
+    @property
     def contexts(self) -> dict[int, PresentationContext]:
         return self._core.contexts
 
     def release(self) -> Deferred[None]:
-        self._core.request_release()
+        if self._releasing is not None:
+            raise LocalProtocolError("release was asked for before")
+        invocations = self._invocations
+        self._release_due = invocations is not None and invocations.busy and self._core.state is State.STA6
+        if not self._release_due:
+            self._core.request_release()
         self._releasing = Deferred()
-        self._pump()
+        self.pump()
         return self._releasing
 
     def abort(self) -> None:
         self._abort("the local user asked for it")
+
+    def invoke(
+        self,
+        request: Request,
+        data_set: bytes | Body | None = None,
+        *,
+        context: PresentationContext | int | str | None = None,
+        on_response: OnResponse | None = None,
+        progress: Progress | None = None,
+    ) -> Deferred[Response]:
+        prepare = invoking(self.contexts, request, data_set, context)
+        return self.invokes(prepare, on_response, progress)
+
+    def invokes(
+        self,
+        prepare: Prepare,
+        on_response: OnResponse | None = None,
+        progress: Progress | None = None,
+    ) -> Deferred[Response]:
+        """Invoke what ``prepare`` returns when its turn has come: a file is not open before that."""
+        if self._invocations is None:
+            if self._core.state is not State.STA6:
+                return fail(LocalProtocolError("there is no association"))
+            self._invocations = Invocations(self, self, self._core, self._gate, self._clock)
+        if self._releasing is not None:
+            return fail(LocalProtocolError("release was asked for before"))
+        return self._invocations.invoke(prepare, on_response, progress)
 
     # Twisted's Protocol
 
@@ -134,7 +183,8 @@ class AssociationProtocol(Protocol):
         self._wire = Wire(self._transport)
         self._gate = Gate(self._transport, paused=self._paused, changed=self._set_silence)
         self._core.transport_opened()
-        self._pump()
+        self._establishment.opened()
+        self.pump()
 
     def dataReceived(self, data: bytes) -> None:
         self._silence.heard(len(data))
@@ -151,18 +201,22 @@ class AssociationProtocol(Protocol):
         truncated = self._core.in_pdu
         self._unread.clear()
         self._indications = iter(())
-        for indication in self._core.transport_closed():
-            self._indicated(indication)
-        self._association_over(AssociationLost("the transport connection was closed"))
+        for _ in self._core.transport_closed():
+            pass  # an A-P-ABORT: what is over says so itself
+        self._association_over(
+            LocalProtocolError("the association was released")
+            if self._how == "released"
+            else AssociationLost(f"the transport connection was closed: {reason.getErrorMessage()}")
+        )
         self._closing = False
         self._set_artim(again=True)
         self._set_silence()
         seconds = self._clock.seconds() - self._began
-        self._tell(events.AssociationEnded(self, self._how, seconds, truncated))
+        self.tell(events.AssociationEnded(self, self._how, seconds, truncated))
         self._on_closed(self)
 
     def _stepped(self, state: State, event: Event, action: str, following: State) -> None:
-        self._tell(events.Transition(self, state, event, action, following))
+        self.tell(events.Transition(self, state, event, action, following))
 
     # Reading
 
@@ -179,7 +233,7 @@ class AssociationProtocol(Protocol):
                 self._abort("an internal error")
             finally:
                 self._reading = False
-        self._pump()
+        self.pump()
 
     def _read(self) -> None:
         work = 0
@@ -216,7 +270,7 @@ class AssociationProtocol(Protocol):
         """Is the next indication to wait?"""
         if self._arriving is not None:
             return self._arriving.awaits_consumer
-        return len(self._operations) >= OPERATIONS
+        return len(self._operations) >= self._performs
 
     def _indicated(self, indication: core.Indication) -> None:
         if isinstance(indication, core.DataSetFragments):
@@ -224,65 +278,35 @@ class AssociationProtocol(Protocol):
         elif isinstance(indication, core.MessageReceived):
             self._message_received(indication)
         elif isinstance(indication, core.AssociateRequested):
-            self._associate_requested(indication.request)
+            self._establishment.requested(indication.request)
         elif isinstance(indication, core.AssociateRefused):
-            self._introduce(indication.request)
-            self._rejected(indication.request, indication.rejection, "the protocol version is not 1")
+            self._establishment.refused(indication.request, indication.rejection)
         elif isinstance(indication, core.ReleaseRequested):
             self._abandon_arriving()
+            if self._invocations is not None:
+                self._invocations.released()
             self._respond_release()
         elif isinstance(indication, core.ReleaseConfirmed):
             self._release_confirmed()
         elif isinstance(indication, core.Aborted):
             self._aborted(indication)
+        else:
+            self._establishment.confirmed(indication.answer)
 
     # The association
 
-    def _introduce(self, request: AssociateRQ) -> None:
-        self.calling_ae_title = request.calling_ae_title
-        self.called_ae_title = request.called_ae_title
-        self._tell(events.AssociationRequested(self, request))
-
-    def _associate_requested(self, request: AssociateRQ) -> None:
-        self._introduce(request)
-        self._considering = considering = self._consider(self, request)
-        considering.addCallbacks(
-            self._accept, self._reject, callbackArgs=(request,), errbackArgs=(request,)
-        ).addErrback(self._not_answered)
-
-    def _not_answered(self, failure: Failure) -> None:
-        self.unexpected(failure, "answering an A-ASSOCIATE-RQ")
-        self._abort("an internal error")
-
-    def _accept(self, answer: AssociateAC, request: AssociateRQ) -> None:
-        self._considering = None
-        if self._core.state is not State.STA3:
-            return  # the peer has gone
-        self._core.accept(answer)
+    def came_about(self, window: tuple[int, int] | None) -> None:
+        """There is an association; of a requestor, with this asynchronous operations window."""
         self._how = "lost"  # until we know better
-        self._tell(events.AssociationAccepted(self, request, answer))
-        self._pump()
+        if window is not None:
+            invoked, performed = window
+            # Two at least, as an acceptor: what is pipelined waits here, or there.
+            self._performs = max(OPERATIONS, performed)
+            self._invocations = Invocations(self, self, self._core, self._gate, self._clock, invoked)
 
-    def _reject(self, failure: Failure, request: AssociateRQ) -> None:
-        self._considering = None
-        error = failure.value
-        gone = self._core.state is not State.STA3
-        if gone and isinstance(error, CancelledError):
-            return
-        if isinstance(error, AssociationRejected):
-            rejection = AssociateRJ(error.result, error.source, error.reason)
-        else:
-            self.unexpected(failure, "considering an A-ASSOCIATE-RQ")
-            rejection = AssociateRJ(2, 1, 1)  # transient, service user, no reason given
-        if gone:
-            return
-        self._core.reject(rejection.result, rejection.source, rejection.reason)
-        self._rejected(request, rejection, str(error))
-        self._pump()
-
-    def _rejected(self, request: AssociateRQ, rejection: AssociateRJ, why: str) -> None:
+    def was_rejected(self) -> None:
+        """There is none."""
         self._how = "rejected"
-        self._tell(events.AssociationRejected(self, request, rejection, why))
 
     def _abandon_arriving(self) -> None:
         """A request whose data set has not come whole will never be: Sta8 lets no more of it come."""
@@ -293,17 +317,23 @@ class AssociationProtocol(Protocol):
     def _respond_release(self) -> None:
         """Answer A-RELEASE-RQ, once what was asked for before it is answered (AR-7)."""
         state = self._core.state
-        if state is State.STA8 and self._operations:
+        sending = self._invocations is not None and self._invocations.sending
+        if state is State.STA8 and (self._operations or sending):
             return
         # Where two releases cross, no state lets us answer an operation any more.
         if state in (State.STA8, State.STA9, State.STA12):
             self._core.respond_release()
             self._released()
+            if self._release_due:  # and need not be asked for any more
+                self._release_due = False
+                releasing, self._releasing = self._releasing, None
+                assert releasing is not None  # whoever waits for what is due
+                releasing.callback(None)
 
     def _released(self) -> None:
         if self._how != "released":
             self._how = "released"
-            self._tell(events.AssociationReleased(self))
+            self.tell(events.AssociationReleased(self))
 
     def _release_confirmed(self) -> None:
         self._released()
@@ -315,25 +345,29 @@ class AssociationProtocol(Protocol):
     def _aborted(self, aborted: core.Aborted) -> None:
         if aborted.by_peer:
             self._how = "aborted"
-            self._tell(events.AbortReceived(self, Abort(aborted.source, aborted.reason)))
-        elif not self._closed:
+            self.tell(events.AbortReceived(self, Abort(aborted.source, aborted.reason)))
+        else:
             self._how = "aborted"
             abort = Abort(aborted.source, aborted.reason)
-            self._tell(events.AbortSent(self, abort, aborted.why, by_user=False))
+            self.tell(events.AbortSent(self, abort, aborted.why, by_user=False))
         self._association_over(AssociationAborted(aborted.source, aborted.reason))
 
-    def _abort(self, why: str) -> None:
+    def _abort(self, why: str, error: AssociationAborted | None = None) -> None:
         """A-ABORT by us, where there is an association; else close the connection."""
-        if self._core.state in (State.STA1, State.STA13):
+        if self._core.state in (State.STA1, State.STA4, State.STA13):
             return
         if self._core.state is State.STA2:
             self._close()
             return
         self._core.abort()
         self._how = "aborted"
-        self._tell(events.AbortSent(self, Abort(), why))
-        self._association_over(AssociationAborted(0, 0))
+        self.tell(events.AbortSent(self, Abort(), why))
+        self._association_over(error or AssociationAborted(0, 0))
         self.read_on()
+
+    def give_up(self, why: str) -> None:
+        """Abort, and say why."""
+        self._abort(why)
 
     def _association_over(self, error: Exception) -> None:
         """Nothing can be asked or answered any more. What still comes is read, for the peer's close."""
@@ -342,28 +376,30 @@ class AssociationProtocol(Protocol):
         for operation, began in operations.items():
             self._end(operation, began)
         self.resume(self)
-        if self._considering is not None:
-            self._considering.cancel()
+        self._release_due = False
         releasing, self._releasing = self._releasing, None
+        if self._invocations is not None:
+            self._invocations.over(error)
         if releasing is not None:
             releasing.errback(error)
+        self._establishment.over(error)
 
     def _end(self, operation: Operation, began: float) -> None:
         """An operation ends without an answer."""
         operation.association_ended()
         seconds = self._clock.seconds() - began
-        self._tell(events.OperationEnded(self, operation, None, operation.octets, seconds))
+        self.tell(events.OperationEnded(self, operation, None, operation.octets, seconds))
 
     # Operations
 
     def _message_received(self, message: core.MessageReceived) -> None:
         command = message.command
         if isinstance(command, CCancelRQ):
-            self._tell(events.CancelReceived(self, message.context.id, command))
+            self.tell(events.CancelReceived(self, message.context.id, command))
             self._cancel(command.message_id_being_responded_to)
             return
         if not isinstance(command, Request):
-            self._abort(f"a {type(command).__name__} that answers nothing")
+            self._responded(command, message.has_data_set)
             return
         if not message.has_data_set:
             self._silence.came_on()
@@ -373,7 +409,7 @@ class AssociationProtocol(Protocol):
         if message.has_data_set:
             self._arriving = operation
         if self._tells_of_start:
-            self._tell(events.OperationStarted(self, operation))
+            self.tell(events.OperationStarted(self, operation))
         service = self._service_for(message.context.abstract_syntax)
         if in_use:
             operation.refuse(Status.DUPLICATE_INVOCATION, "the Message ID is in use")
@@ -382,10 +418,24 @@ class AssociationProtocol(Protocol):
         else:
             operation.perform(service)
 
+    def _responded(self, command: Command, has_data_set: bool) -> None:
+        if not has_data_set:
+            self._silence.came_on()
+        known = isinstance(command, Response) and self._invocations is not None
+        if not known or not cast(Invocations, self._invocations).responded(
+            cast(Response, command), has_data_set
+        ):
+            self._abort(f"a {type(command).__name__} that answers nothing")
+
     def _fragments(self, fragments: core.DataSetFragments) -> None:
         operation = self._arriving
         if operation is None:
-            return  # the data set of a message that nobody performs: C-CANCEL-RQ has none
+            # Of a response; or of a message that nobody performs: C-CANCEL-RQ has none.
+            if fragments.is_last:
+                self._silence.came_on()
+            if self._invocations is not None:
+                self._invocations.fragments(fragments.data, fragments.is_last)
+            return
         if fragments.is_last:
             self._silence.came_on()
             self._wire.read_in_bulk(False)
@@ -405,22 +455,34 @@ class AssociationProtocol(Protocol):
             return
         sent = self._core.state in (State.STA6, State.STA8)
         if sent:
-            self._core.send_command(operation.context.id, response)
+            if self._invocations is None:
+                self._core.send_command(operation.context.id, response)
+            else:
+                self._invocations.send(operation.context.id, response)
         if self._tells_of_end:
             seconds = self._clock.seconds() - began
             answered = response if sent else None
-            self._tell(events.OperationEnded(self, operation, answered, operation.octets, seconds))
+            self.tell(events.OperationEnded(self, operation, answered, operation.octets, seconds))
         if self._core.state is not State.STA6:
             self._respond_release()
         if self._draining and not self._operations:
             self._abort("the service stops")
         self.read_on()
 
+    def invocations_went_on(self) -> None:
+        """What we invoke is answered, or sent: that may be what a release waits for."""
+        if self._core.state is State.STA8:
+            self._respond_release()
+        elif self._release_due and not cast(Invocations, self._invocations).busy:
+            self._release_due = False
+            self._core.request_release()
+        self.pump()
+
     def unexpected(self, failure: Failure, doing: str) -> None:
         """Say what nobody foresaw."""
-        self._tell(events.Unexpected(self, failure, doing))
+        self.tell(events.Unexpected(self, failure, doing))
 
-    def _tell(self, event: events.Event) -> None:
+    def tell(self, event: events.Event) -> None:
         """Tell the observer. If it fails, this association is aborted, in good order, and no other."""
         try:
             self._observe(event)
@@ -440,7 +502,7 @@ class AssociationProtocol(Protocol):
         self._gate.open(reason)
 
     def _paused(self, paused: bool) -> None:
-        self._tell(events.Paused(self) if paused else events.Resumed(self))
+        self.tell(events.Paused(self) if paused else events.Resumed(self))
 
     # Stopping
 
@@ -463,7 +525,7 @@ class AssociationProtocol(Protocol):
 
     # The pump
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Bring the transport and the timers in step with the core."""
         if self._reading or self._closed:
             return
@@ -494,10 +556,10 @@ class AssociationProtocol(Protocol):
     def _artim_expired(self) -> None:
         given_up = self._closing or self._core.state is State.STA13
         if not given_up:
-            self._tell(events.TimedOut(self, "ACSE", self._timeouts.acse))
+            self.tell(events.TimedOut(self, "ACSE", self._timeouts.acse))
         if self._core.artim_running:
             self._core.artim_expired()
-        self._pump()
+        self.pump()
         if given_up:
             self._transport.abortConnection()
 
@@ -529,11 +591,18 @@ class AssociationProtocol(Protocol):
                 return timeouts.dimse, "DIMSE"
         elif self._operations and not self._core.in_pdu:
             return 0.0, ""  # it waits for us
+        elif self._invocations is not None:
+            if self._invocations.sending:
+                return 0.0, ""  # so it does; where it does not read, that was seen above
+            if self._invocations.awaiting:
+                return timeouts.dimse, "DIMSE"
+            if self._core.role is Role.REQUESTOR and not self._core.in_pdu:
+                return 0.0, ""  # it is for us to say something
         return timeouts.network, "network"
 
     def _silent(self) -> None:
         seconds, what = self._allowed_silence()
-        self._tell(events.TimedOut(self, what, seconds))
+        self.tell(events.TimedOut(self, what, seconds))
         octets = self._silence.octets
         few = f": only {octets} octets in {seconds:g} s" if self._begun and octets else ""
-        self._abort(f"{what} timeout{few}")
+        self._abort(f"{what} timeout{few}", AssociationTimedOut(what, seconds))

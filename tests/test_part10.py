@@ -10,9 +10,10 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 from twisted.trial.unittest import SynchronousTestCase
 
+from dicomnode.errors import InvalidFile
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.interfaces import Instance
-from dicomnode.part10 import part10_header
+from dicomnode.part10 import FileMeta, part10_header, read_file_meta
 from tests.files import CT, EXPLICIT_VR_LE, instance
 
 
@@ -83,3 +84,28 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(meta.SourceApplicationEntityTitle, "PEER")
         self.assertEqual(meta.ReceivingApplicationEntityTitle, "ANY-SCP")
         self.assertEqual(meta.FileMetaInformationGroupLength, len(part10_header(instance())) - 144)
+
+
+class ReadTests(SynchronousTestCase):
+    """What we write, and what others do, is read."""
+
+    def test_read(self) -> None:
+        """It says which instance it is, how it is encoded, and where it begins: there the file is left."""
+        header = part10_header(instance())
+        for octets, size in ((header, len(header)), (header[132:], len(header) - 132)):
+            for behind in (b"", b"\x08\0", b"\x08\0\5\0CS\2\0AB"):
+                file = BytesIO(octets + behind)
+                expected = FileMeta(CT, instance().sop_instance_uid, EXPLICIT_VR_LE, size)
+                self.assertEqual(read_file_meta(file), expected)
+                self.assertEqual(file.read(), behind)
+
+    def test_every_truncation(self) -> None:
+        """One that is cut off before it says all this is none."""
+        header = part10_header(instance())
+        for end in range(header.index(b"\2\0\x10\0UI") + 9):
+            self.assertRaises(InvalidFile, read_file_meta, BytesIO(header[:end]))
+
+    def test_no_file(self) -> None:
+        """Other files are none."""
+        for octets in (b"", bytes(200), bytes(128) + b"DICM", b"\2\0" * 100, b"PK\3\4" * 100):
+            self.assertRaises(InvalidFile, read_file_meta, BytesIO(octets))

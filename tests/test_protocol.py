@@ -27,7 +27,13 @@ from dicomnode.core.pdu import (
     ReleaseRQ,
     p_data_tf,
 )
-from dicomnode.errors import AssociationAborted, AssociationLost, AssociationRejected, LocalProtocolError
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationLost,
+    AssociationRejected,
+    AssociationTimedOut,
+    LocalProtocolError,
+)
 from dicomnode.interfaces import IAssociation, IOperation
 from dicomnode.protocol import MESSAGE_WORK, TURN, AssociationProtocol
 from dicomnode.services import Storage, Verification
@@ -957,14 +963,13 @@ class RequestorTests(ShellTestCase):
     def setUp(self) -> None:
         super().setUp()
         core = Association(Role.REQUESTOR)
-        core.request(REQUEST)
         self.performing = Waiting(VERIFICATION)
         self.lost: list[AssociationProtocol] = []
         self.requestor = AssociationProtocol(
             core,
             clock=self.reactor,
             service_for=lambda abstract_syntax: self.performing,
-            consider=lambda association, request: Deferred(),
+            request=REQUEST,
             closed=self.lost.append,
             timeouts=TIMEOUTS,
             observe=self.seen,
@@ -987,6 +992,7 @@ class RequestorTests(ShellTestCase):
         self.reactor.advance(10)
         self.assertTimedOut("ACSE", 10.0)
         self.assertEqual(self.transport.taken(), Abort().encode())
+        self.failureResultOf(self.requestor.established, AssociationTimedOut)
 
     def test_release(self) -> None:
         """A requestor's release is answered by an acceptor."""

@@ -54,7 +54,8 @@ _EVENT_OF = {
 _INDICATING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.INDICATE)
 _ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.ABORT)
 
-#: What we send in one P-DATA-TF when the peer sets no limit, in octets.
+#: What we send in one P-DATA-TF, in octets, when the peer sets no limit, or one that is higher: there is
+#: nothing to be gained by more, and as much may be held until it is known whether it is the last.
 _UNLIMITED = 1 << 18
 
 
@@ -177,6 +178,11 @@ class Association:
     def in_pdu(self) -> bool:
         """Has a PDU begun whose end has not come?"""
         return self._reader.in_pdu
+
+    @property
+    def fragment_limit(self) -> int:
+        """The octets of a fragment that the peer accepts in one PDV, once there is an association."""
+        return self._fragment_limit
 
     def data_to_send(self) -> list[bytes]:
         """Return, and forget, what the transport is to write."""
@@ -350,7 +356,7 @@ class Association:
         """P-DATA request: a command set, whole."""
         self._send(context_id, True, dimse.encode(command, has_data_set), last=True)
 
-    def send_data_set(self, context_id: int, fragment: bytes, last: bool) -> None:
+    def send_data_set(self, context_id: int, fragment: bytes | memoryview, last: bool) -> None:
         """P-DATA request: a part of a data set. It is cut to the maximum that the peer accepts."""
         self._send(context_id, False, fragment, last)
 
@@ -374,10 +380,12 @@ class Association:
         self.contexts = agreed(request, accept)
         self._request = None  # it may be long
         # The maximum length counts the PDV's header (PS3.8 D.1). One too small for any fragment is
-        # overstepped by an octet, for else nothing could be answered.
-        self._fragment_limit = max((max_length or _UNLIMITED) - PDV_HEADER.size, 1)
+        # overstepped by an octet, for else nothing could be answered. Fragments are even, as the values
+        # of a data set are: some receivers insist on it.
+        limit = min(max_length or _UNLIMITED, _UNLIMITED) - PDV_HEADER.size
+        self._fragment_limit = max(limit & ~1, 1)
 
-    def _send(self, context_id: int, is_command: bool, data: bytes, last: bool) -> None:
+    def _send(self, context_id: int, is_command: bool, data: bytes | memoryview, last: bool) -> None:
         self._step(Event.P_DATA_REQUEST)
         limit = self._fragment_limit
         for start in range(0, len(data) or 1, limit):

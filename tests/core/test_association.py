@@ -826,6 +826,9 @@ class MessageTests(AssociationTestCase):
         self.end.receives(p_data_tf(CT, True, True, self.store_set), p_data_tf(CT, False, False, b""))
         self.assertIndicated(self.end, self.store)
         self.assertTrue(self.end.core.in_message)
+        traced = established(Role.ACCEPTOR, trace=lambda *step: None)
+        traced.receives(p_data_tf(CT, True, True, self.store_set), p_data_tf(CT, False, False, b""))
+        self.assertIndicated(traced, self.store)
 
     def test_in_message(self) -> None:
         """A message lasts from the first fragment of its command set to the last of its data set."""
@@ -952,6 +955,16 @@ class SendingTests(AssociationTestCase):
         for max_length in (0, None):
             pdus = self.sent(max_length, bytes(600_000))
             self.assertEqual([len(octets) - HEADER.size for octets in pdus[:2]], [1 << 18, 1 << 18])
+
+    def test_high_maximum(self) -> None:
+        """Nor is one that announces more than that."""
+        pdus = self.sent(1 << 31, bytes(600_000))
+        self.assertEqual([len(octets) - HEADER.size for octets in pdus[:2]], [1 << 18, 1 << 18])
+
+    def test_odd_maximum(self) -> None:
+        """A fragment that is not the last is even, for there are receivers that refuse an odd one."""
+        pdus = self.sent(11, b"0123456789")
+        self.assertEqual([len(octets) - HEADER.size for octets in pdus], [10, 10, 8])
 
     def test_tiny_maximum(self) -> None:
         """A maximum too small for any fragment is overstepped by one octet: else nothing could be said."""

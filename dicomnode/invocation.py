@@ -1,0 +1,417 @@
+"""What we invoke: from the request that is sent to the last response to it (PS3.7 7.5, 9.3, 10.3).
+
+The counterpart of :mod:`dicomnode.operation`. It stands between an association and whoever uses the
+other end's services; which end asked for the association makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Protocol, TypeAlias
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from dicomnode import events
+from dicomnode.core.association import Association
+from dicomnode.core.command import (
+    RESPONSE,
+    CCancelRQ,
+    CFindRQ,
+    CGetRQ,
+    CMoveRQ,
+    Command,
+    Request,
+    Response,
+    Status,
+    encode,
+)
+from dicomnode.core.machine import State
+from dicomnode.core.negotiation import PresentationContext
+from dicomnode.errors import AssociationReleased, ContextNotAccepted, LocalProtocolError
+from dicomnode.gate import Gate
+from dicomnode.interfaces import Body, IAssociation, OnResponse, Progress
+from dicomnode.sending import FileBody, Sending
+
+#: The longest data set of a response that is read, in octets: responses bring identifiers and lists of
+#: attributes, and they are kept whole.
+RESPONSE_LIMIT = 1 << 24
+
+#: Statuses of a response after which more come: Pending (PS3.4 Annex C).
+PENDING = frozenset({Status.PENDING, Status.PENDING + 1})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request that is ready to be sent: on which context, and with which data set."""
+
+    context: PresentationContext
+    request: Request  #: its Message ID is not looked at
+    body: Body | None = None
+
+
+#: Returns a message once its turn has come, given the clock by which its body may take turns.
+Prepare: TypeAlias = Callable[[IReactorTime], Message]
+
+
+class Invocation:
+    """An operation that is invoked, or waits for its turn to be.
+
+    :param prepare: is called when its turn has come, and returns what is to be sent.
+    """
+
+    context: PresentationContext  # there are these two from when its turn has come
+    request: Request
+
+    def __init__(
+        self,
+        association: IAssociation,
+        prepare: Prepare,
+        on_response: OnResponse | None,
+        progress: Progress | None,
+        abandon: Callable[[Invocation], None],
+    ) -> None:
+        self.association = association
+        self.prepare = prepare
+        self.octets = 0  #: of the data set, that were sent
+        self.octets_total: int | None = None  #: of the data set, where that is known beforehand
+        self.has_data_set = False
+        self.began = 0.0
+        self.requested = False  #: is its command set sent?
+        self.response: Deferred[Response] = Deferred(lambda _: abandon(self))
+        self._on_response = on_response
+        self._progress = progress
+
+    def answer(self, response: Response, data_set: bytes) -> bool:
+        """Take a response. Return whether it is the last."""
+        if self._on_response is not None and not self.response.called:
+            try:
+                self._on_response(response, data_set)
+            except Exception:
+                self.fail(Failure())  # type: ignore[no-untyped-call]
+        return response.status not in PENDING
+
+    def sent(self, octets: int) -> None:
+        """So much more of the data set is sent."""
+        self.octets += octets
+        if self._progress is not None:
+            self._progress(self.octets, self.octets_total)
+
+    def fail(self, reason: Failure | Exception) -> None:
+        """There will be no response, or nobody to take it."""
+        if not self.response.called:
+            self.response.errback(reason)
+
+
+class Host(Protocol):
+    """What invocations need of their association."""
+
+    def tell(self, event: events.Event) -> None: ...
+
+    def unexpected(self, failure: Failure, doing: str) -> None: ...
+
+    def pump(self) -> None:
+        """Send what there is to be sent."""
+
+    def give_up(self, why: str) -> None:
+        """Abort the association."""
+
+    def invocations_went_on(self) -> None:
+        """One has ended, or its data set is out."""
+
+
+class Invocations:
+    """What is invoked on one association: one on its way out at a time, so many unanswered.
+
+    :param window: how many may be unanswered at a time; 0 is no limit (PS3.7 D.3.3.3).
+    """
+
+    def __init__(
+        self,
+        association: IAssociation,
+        host: Host,
+        core: Association,
+        gate: Gate,
+        clock: IReactorTime,
+        window: int = 1,
+    ) -> None:
+        self.window = window
+        self._association = association
+        self._host = host
+        self._core = core
+        self._gate = gate
+        self._clock = clock
+        self._waiting: deque[Invocation] = deque()
+        self._unanswered: dict[int, Invocation] = {}  # by Message ID
+        self._sending: Sending | None = None
+        self._sending_for: Invocation | None = None
+        self._behind: list[tuple[int, Command]] = []  # what is to be sent behind the data set
+        self._message_id = 0
+        self._going_on = False
+        self._ended: Exception | None = None
+        # The response whose data set is arriving
+        self._response: Response | None = None
+        self._data_set: list[bytes] = []
+        self._left = 0
+
+    @property
+    def sending(self) -> bool:
+        """Is a data set on its way out? Then nothing else can be sent."""
+        return self._sending is not None
+
+    @property
+    def awaiting(self) -> bool:
+        """Is a response awaited?"""
+        return bool(self._unanswered)
+
+    @property
+    def busy(self) -> bool:
+        """Is there anything that has not come to its end?"""
+        return bool(self._waiting or self._unanswered or self._sending)
+
+    def invoke(
+        self,
+        prepare: Prepare,
+        on_response: OnResponse | None = None,
+        progress: Progress | None = None,
+    ) -> Deferred[Response]:
+        """Invoke an operation when its turn comes. The Deferred fires with the last response."""
+        if self._ended is not None:
+            return fail(self._ended)
+        invocation = Invocation(self._association, prepare, on_response, progress, self._abandon)
+        self._waiting.append(invocation)
+        self._go_on()
+        return invocation.response
+
+    def send(self, context_id: int, command: Command) -> None:
+        """Send a command set without a data set: behind the data set that is being sent."""
+        if self._sending is not None:
+            self._behind.append((context_id, command))
+        else:
+            self._core.send_command(context_id, command)
+
+    def _go_on(self) -> None:
+        """Begin what may begin. Beginning may end it, and lead to more: that is seen to here, too."""
+        if not self._going_on:
+            self._going_on = True
+            try:
+                while self._waiting and self._sending is None and self._may_begin:
+                    self._begin(self._waiting.popleft())
+            finally:
+                self._going_on = False
+            self._host.invocations_went_on()
+
+    @property
+    def _may_begin(self) -> bool:
+        return not self.window or len(self._unanswered) < self.window
+
+    def _begin(self, invocation: Invocation) -> None:
+        message = None
+        try:
+            if self._core.state is not State.STA6:
+                raise LocalProtocolError("there is no association, or not any more")
+            message = invocation.prepare(self._clock)
+            request = replace(message.request, message_id=self._next_message_id())
+            encode(request)  # what cannot be encoded is not begun
+        except Exception:
+            invocation.fail(Failure())  # type: ignore[no-untyped-call]
+            if message is not None and isinstance(message.body, FileBody):
+                message.body.stopProducing()
+            return
+        invocation.context, invocation.request = message.context, request
+        invocation.began = self._clock.seconds()
+        self._unanswered[request.message_id] = invocation
+        if message.body is None:
+            self._requested(invocation)
+            return
+        invocation.has_data_set = True
+        total = message.body.length
+        invocation.octets_total = total if isinstance(total, int) else None
+        self._sending_for = invocation
+        self._sending = Sending(
+            self._core.fragment_limit,
+            clock=self._clock,
+            begin=lambda: self._requested(invocation),
+            send=self._send,
+            done=self._sent,
+        )
+        self._gate.sends(self._sending)
+        self._sending.start(message.body)
+
+    def _requested(self, invocation: Invocation) -> None:
+        """Send the command set."""
+        self._core.send_command(invocation.context.id, invocation.request, invocation.has_data_set)
+        invocation.requested = True
+        self._host.tell(events.InvocationStarted(self._association, invocation))
+
+    def _next_message_id(self) -> int:
+        while True:
+            self._message_id = self._message_id % 0xFFFF + 1
+            if self._message_id not in self._unanswered:
+                return self._message_id
+
+    # The data set of a request
+
+    def _send(self, data: bytes | memoryview, last: bool) -> None:
+        invocation = self._sending_for
+        assert invocation is not None  # who is sent
+        self._core.send_data_set(invocation.context.id, data, last)
+        try:
+            invocation.sent(len(data))
+        except Exception:
+            self._host.unexpected(Failure(), "observing progress")  # type: ignore[no-untyped-call]
+        self._host.pump()
+
+    def _sent(self, failure: Failure | None) -> None:
+        """The data set is sent; or its producer failed."""
+        invocation, self._sending_for = self._sending_for, None
+        self._sending = None
+        self._gate.sends(None)
+        assert invocation is not None
+        if failure is not None:
+            invocation.fail(failure)
+            if invocation.requested:
+                # What was begun cannot be completed, and nothing may be sent but the rest of it.
+                self._host.give_up("the data set to be sent came to no end")
+                return
+            del self._unanswered[invocation.request.message_id]
+        behind, self._behind = self._behind, []
+        for context_id, command in behind:
+            self._core.send_command(context_id, command)
+        self._go_on()
+
+    # Responses
+
+    def responded(self, response: Response, has_data_set: bool) -> bool:
+        """Take a response. Return whether it answers anything."""
+        invocation = self._unanswered.get(response.message_id_being_responded_to)
+        if (
+            invocation is None
+            or not invocation.requested
+            or response.command_field != invocation.request.command_field | RESPONSE
+        ):
+            return False
+        self._response, self._data_set, self._left = response, [], RESPONSE_LIMIT
+        if not has_data_set:
+            self._response_complete()
+        return True
+
+    def fragments(self, fragments: Sequence[memoryview], is_last: bool) -> None:
+        """Take fragments of the data set of a response."""
+        if self._response is None:
+            return  # the data set of a message that has none
+        self._left -= sum(map(len, fragments))
+        if self._left < 0:
+            self._host.give_up("the data set of a response is longer than is read")
+            return
+        self._data_set.append(b"".join(fragments))
+        if is_last:
+            self._response_complete()
+
+    def _response_complete(self) -> None:
+        response, self._response = self._response, None
+        data_set, self._data_set = b"".join(self._data_set), []
+        assert response is not None  # whose data set is complete
+        invocation = self._unanswered[response.message_id_being_responded_to]
+        if invocation.answer(response, data_set):
+            self._end(invocation, response)
+            if not invocation.response.called:
+                invocation.response.callback(response)
+            self._go_on()
+
+    def _end(self, invocation: Invocation, response: Response | None) -> None:
+        del self._unanswered[invocation.request.message_id]
+        if invocation.requested:
+            seconds = self._clock.seconds() - invocation.began
+            self._host.tell(
+                events.InvocationEnded(self._association, invocation, response, invocation.octets, seconds)
+            )
+
+    # Ends
+
+    def _abandon(self, invocation: Invocation) -> None:
+        """Nobody waits for a response any more: not to begin is possible, and C-CANCEL-RQ for some."""
+        invocation.response.errback(CancelledError())
+        if invocation in self._waiting:
+            self._waiting.remove(invocation)
+            self._host.invocations_went_on()
+        elif invocation.requested and isinstance(invocation.request, CFindRQ | CGetRQ | CMoveRQ):
+            if self._core.state is State.STA6:
+                cancel = CCancelRQ(message_id_being_responded_to=invocation.request.message_id)
+                self.send(invocation.context.id, cancel)
+            self._host.pump()
+
+    def released(self) -> None:
+        """The other end has no more to say; a data set that is on its way out is sent to its end."""
+        self._fail_all(AssociationReleased("released by the other end"))
+
+    def over(self, error: Exception) -> None:
+        """Nothing can be sent, and nothing will come any more."""
+        self._ended = error
+        self._response = None
+        sending, self._sending, self._sending_for = self._sending, None, None
+        if sending is not None:
+            self._gate.sends(None)
+            try:
+                sending.stop()
+            except Exception:
+                self._host.unexpected(Failure(), "stopping a producer")  # type: ignore[no-untyped-call]
+        self._fail_all(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        unanswered = list(self._unanswered.values())
+        for invocation in unanswered:
+            self._end(invocation, None)
+        for invocation in (*unanswered, *waiting):
+            invocation.fail(error)
+
+
+def invoking(
+    contexts: Mapping[int, PresentationContext],
+    request: Request,
+    data_set: bytes | Body | None,
+    on: PresentationContext | int | str | None,
+) -> Prepare:
+    """Return what prepares a request: it finds its context, and a body for octets."""
+
+    def prepare(clock: IReactorTime) -> Message:
+        body = FileBody(BytesIO(data_set), clock) if isinstance(data_set, bytes) else data_set
+        return Message(_context(contexts, request, on), request, body)
+
+    return prepare
+
+
+def _context(
+    contexts: Mapping[int, PresentationContext], request: Request, on: PresentationContext | int | str | None
+) -> PresentationContext:
+    if isinstance(on, PresentationContext):
+        on = on.id
+    if isinstance(on, int):
+        if on not in contexts:
+            raise ContextNotAccepted(f"context {on}")
+        return contexts[on]
+    names = (getattr(request, f"{verb}_sop_class_uid", "") for verb in ("affected", "requested"))
+    return find_context(contexts, on or next(filter(None, names), ""))
+
+
+def find_context(
+    contexts: Mapping[int, PresentationContext], abstract_syntax: str, transfer_syntax: str = ""
+) -> PresentationContext:
+    """Return the first context for an abstract syntax, in this transfer syntax if one is given.
+
+    :raises ContextNotAccepted: when there is none.
+    """
+    for context in contexts.values():
+        if context.abstract_syntax == abstract_syntax and transfer_syntax in ("", context.transfer_syntax):
+            return context
+    raise ContextNotAccepted(abstract_syntax, transfer_syntax)
+
+
+def narrower(proposed: int, accepted: int) -> int:
+    """Return what holds of what was proposed and accepted of a window: 0 is no limit (PS3.7 D.3.3.3)."""
+    return min(proposed, accepted) if proposed and accepted else proposed or accepted

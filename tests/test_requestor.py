@@ -1,0 +1,592 @@
+"""Tests of :mod:`dicomnode.requestor`: associations that we request, both ends in memory."""
+
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from dicomnode import events
+from dicomnode.acceptor import Acceptor
+from dicomnode.core.association import Association
+from dicomnode.core.command import CEchoRQ, CEchoRSP, CGetRQ, CStoreRSP, NEventReportRQ
+from dicomnode.core.items import RoleSelection, UserIdentity
+from dicomnode.core.machine import Role
+from dicomnode.core.pdu import Abort, AnsweredContext, AssociateAC, AssociateRQ, ProposedContext
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationLost,
+    AssociationRejected,
+    AssociationReleased,
+    AssociationTimedOut,
+    ContextNotAccepted,
+    LocalProtocolError,
+    TooManyContexts,
+)
+from dicomnode.establishment import nobody
+from dicomnode.interfaces import IAssociation, IOperation
+from dicomnode.observers import LogObserver
+from dicomnode.policies import CalledAETitle
+from dicomnode.protocol import AssociationProtocol
+from dicomnode.records import record
+from dicomnode.requestor import ServiceUser, associate
+from dicomnode.services import Storage, Verification
+from dicomnode.testing import CalledPeer, MemoryStorage, Network, Reactor, Recorder
+from dicomnode.uids import VERIFICATION
+from tests.cases import CONTEXTS, CT, CT_IMAGE_STORAGE, ECHO, IMPLICIT_VR_LE, TIMEOUTS, Service, store_rq
+
+#: A SOP Class for retrieval.
+GET = "1.2.840.10008.5.1.4.1.2.2.3"
+
+NAMES = {
+    "sop_class_uid": CT_IMAGE_STORAGE,
+    "sop_instance_uid": "1.2.3",
+    "transfer_syntax_uid": IMPLICIT_VR_LE,
+}
+
+
+class RequestorCase(SynchronousTestCase):
+    """Tests of a requestor; at the end, no timer is left."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.seen = Recorder()
+        self.called: list[CalledPeer] = []
+        self.networks: list[Network] = []
+        self.addCleanup(self.assertNothingLeft)
+
+    def requests(
+        self, peer: CalledPeer | None = None, **how: Any
+    ) -> tuple[CalledPeer, Deferred[ServiceUser]]:
+        """Request an association of a peer that does as it is told."""
+        peer = peer or CalledPeer()
+        self.called.append(peer)
+        options = {"contexts": CONTEXTS, "timeouts": TIMEOUTS, "observe": self.seen} | how
+        associating = associate(self.reactor, peer, **options)
+        peer.exchange()
+        return peer, associating
+
+    def associates(
+        self, peer: CalledPeer | None = None, answer: dict[str, Any] | None = None, **how: Any
+    ) -> tuple[CalledPeer, ServiceUser]:
+        """Return a peer that does as it is told, with an association."""
+        peer, associating = self.requests(peer, **how)
+        peer.accepts(**answer or {})
+        return peer, self.successResultOf(associating)
+
+    def joins(self, acceptor: Factory, **how: Any) -> tuple[Network, ServiceUser]:
+        """Return an association with one of our own acceptors."""
+        network = Network(self.reactor, acceptor, **{k: how.pop(k) for k in ("size", "capacity") if k in how})
+        self.networks.append(network)
+        options = {"contexts": CONTEXTS, "timeouts": TIMEOUTS, "observe": self.seen} | how
+        associating = associate(self.reactor, network, **options)
+        network.exchange()
+        return network, self.successResultOf(associating)
+
+    def assertNothingLeft(self) -> None:
+        for peer in self.called:
+            peer.transport.lose()
+        for network in self.networks:
+            network.lose()
+        self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.active()], [])
+
+    def assertAborts(self, peer: CalledPeer) -> None:
+        """Assert that the last that a peer was sent is an A-ABORT."""
+        self.assertEqual(peer.transport.taken()[-10:], Abort().encode())
+
+
+class AssociateTests(RequestorCase):
+    """An association is requested, and accepted or not."""
+
+    def test_session(self) -> None:
+        """However octets arrive, echo, store and release are done, one after the other."""
+        for size in (1, 2, 7, 100, None):
+            storage = MemoryStorage()
+            acceptor = Acceptor(self.reactor, [Verification(), Storage(storage, check=False)])
+            network, association = self.joins(acceptor, size=size)
+            data = bytes(range(256)) * 300
+            echoed = association.echo()
+            stored = association.store(data, **NAMES)
+            released = association.release()
+            network.exchange()
+            self.assertEqual(
+                self.successResultOf(echoed),
+                CEchoRSP(affected_sop_class_uid=VERIFICATION, message_id_being_responded_to=1, status=0),
+            )
+            response = self.successResultOf(stored)
+            assert isinstance(response, CStoreRSP)
+            self.assertEqual((response.status, response.affected_sop_instance_uid), (0, "1.2.3"))
+            self.assertEqual(storage.instances["1.2.3"][1], data)
+            self.successResultOf(released)
+            self.assertEqual(acceptor.associations, set())
+
+    def test_association(self) -> None:
+        """What it gives is an association, which knows both ends."""
+        _, association = self.associates(calling_ae_title="MODALITY", called_ae_title="ARCHIVE", number=7)
+        verifyObject(IAssociation, association)
+        titles = (association.calling_ae_title, association.called_ae_title)
+        self.assertEqual(titles, ("MODALITY", "ARCHIVE"))
+        self.assertEqual((association.number, association.role), (7, Role.REQUESTOR))
+        self.assertEqual([*association.contexts], [ECHO, CT, 5])
+        self.assertEqual(association.peer.host, "192.0.2.1")
+
+    def test_request(self) -> None:
+        """What is asked for is in the A-ASSOCIATE-RQ."""
+        identity = UserIdentity(1, b"somebody")
+        contexts = [ProposedContext(3, VERIFICATION, (IMPLICIT_VR_LE,))]
+        peer, associating = self.requests(
+            contexts=contexts,
+            roles={CT_IMAGE_STORAGE: (False, True)},
+            asynchronous_operations=(4, 2),
+            user_identity=identity,
+            max_length=4096,
+        )
+        request = peer.request
+        self.assertEqual((request.calling_ae_title, request.called_ae_title), ("DICOMNODE", "ANY-SCP"))
+        self.assertEqual(request.contexts, (*contexts,))
+        information = request.user_information
+        self.assertEqual(information.roles, (RoleSelection(CT_IMAGE_STORAGE, False, True),))
+        self.assertEqual(information.asynchronous_operations_window, (4, 2))
+        self.assertEqual((information.user_identity, information.max_length), (identity, 4096))
+        self.assertTrue(information.implementation_class_uid)
+        peer.rejects(1, 1, 1)
+        self.failureResultOf(associating, AssociationRejected)
+
+    def test_default(self) -> None:
+        """Without contexts it is Verification, and no window is asked for."""
+        peer = CalledPeer()
+        associating = associate(self.reactor, peer)
+        peer.accepts()
+        self.assertEqual([item.abstract_syntax for item in peer.request.contexts], [VERIFICATION])
+        self.assertIsNone(peer.request.user_information.asynchronous_operations_window)
+        self.successResultOf(associating)
+        peer.transport.lose()
+
+    def test_mistakes(self) -> None:
+        """What cannot be asked for is not."""
+        peer = CalledPeer()
+        for title in ("", " ", "SEVENTEEN-LETTERS"):
+            self.assertRaises(ValueError, associate, self.reactor, peer, calling_ae_title=title)
+            self.assertRaises(ValueError, associate, self.reactor, peer, called_ae_title=title)
+        self.assertRaises(ValueError, associate, self.reactor, peer, contexts=())
+        contexts = {f"1.2.{number}": (IMPLICIT_VR_LE,) for number in range(129)}
+        error = self.assertRaises(TooManyContexts, associate, self.reactor, peer, contexts=contexts)
+        self.assertEqual(error.contexts, 129)
+
+    def test_rejected(self) -> None:
+        """A rejection is a failure with the standard's result, source and reason."""
+        peer, associating = self.requests()
+        peer.rejects(2, 3, 1)
+        error = self.failureResultOf(associating, AssociationRejected).value
+        self.assertEqual((error.result, error.source, error.reason), (2, 3, 1))
+        self.assertTrue(peer.transport.disconnecting)
+        peer.transport.lose()
+        self.assertEqual(len(self.seen.of(events.AssociationRejected)), 1)
+        self.assertEqual(self.seen.of(events.AssociationEnded)[0].how, "rejected")
+
+    def test_rejected_by_a_policy(self) -> None:
+        """An acceptor's policy is what a requestor is told."""
+        acceptor = Acceptor(self.reactor, [Verification()], policy=CalledAETitle("ARCHIVE"))
+        network = Network(self.reactor, acceptor)
+        associating = associate(self.reactor, network)
+        network.exchange()
+        error = self.failureResultOf(associating, AssociationRejected).value
+        self.assertEqual((error.result, error.source, error.reason), (1, 1, 7))
+
+    def test_no_connection(self) -> None:
+        """What the endpoint fails with, it fails with."""
+        acceptor = Acceptor(self.reactor, [Verification()])
+        acceptor.drain(0)
+        associating = associate(self.reactor, Network(self.reactor, acceptor))
+        self.failureResultOf(associating, ConnectionRefusedError)
+
+    def test_no_answer(self) -> None:
+        """An A-ASSOCIATE-RQ that is not answered is given up after the ACSE timeout."""
+        peer, associating = self.requests()
+        self.reactor.advance(9)
+        self.assertNoResult(associating)
+        self.reactor.advance(1)
+        error = self.failureResultOf(associating, AssociationTimedOut).value
+        self.assertEqual((error.what, error.seconds, error.source), ("ACSE", 10.0, 0))
+        self.assertAborts(peer)
+
+    def test_aborted(self) -> None:
+        """An A-ABORT instead of an answer is a failure with its source and reason."""
+        peer, associating = self.requests()
+        peer.sends(Abort(2, 6).encode())
+        error = self.failureResultOf(associating, AssociationAborted).value
+        self.assertEqual((error.source, error.reason), (2, 6))
+
+    def test_nonsense(self) -> None:
+        """An answer that is none is refused, and a failure."""
+        peer, associating = self.requests()
+        peer.sends(b"\x07\0\0\0\0\x05")
+        self.failureResultOf(associating, AssociationAborted)
+
+    def test_lost(self) -> None:
+        """A connection that goes away before there is an answer is a failure that says why."""
+        peer, associating = self.requests()
+        peer.transport.lose(Failure(ConnectionLost("reset")))
+        self.assertIn("reset", str(self.failureResultOf(associating, AssociationLost).value))
+
+    def test_cancelled(self) -> None:
+        """Who does not wait for the answer any longer aborts."""
+        peer, associating = self.requests()
+        associating.cancel()
+        self.failureResultOf(associating, CancelledError)
+        self.assertAborts(peer)
+        peer.accepts()
+
+    def test_cancelled_while_connecting(self) -> None:
+        """Nor for the connection."""
+
+        class Endpoint(CalledPeer):
+            def connect(self, protocolFactory: object) -> Deferred[Any]:
+                return connecting
+
+        connecting: Deferred[Any] = Deferred()
+        associating = associate(self.reactor, Endpoint())
+        associating.cancel()
+        self.failureResultOf(associating, CancelledError)
+
+    def test_no_context(self) -> None:
+        """An association without a context is one all the same."""
+        peer, associating = self.requests()
+        peer.accepts(3, 4, 1)
+        association = self.successResultOf(associating)
+        self.assertEqual(association.contexts, {})
+        error = self.failureResultOf(association.echo(), ContextNotAccepted).value
+        self.assertEqual((error.abstract_syntax, error.transfer_syntax), (VERIFICATION, ""))
+        error = self.failureResultOf(association.store(b"", **NAMES), ContextNotAccepted).value
+        self.assertEqual((error.abstract_syntax, error.transfer_syntax), (CT_IMAGE_STORAGE, IMPLICIT_VR_LE))
+
+    def test_events(self) -> None:
+        """What happens is observed, as at the other end."""
+        peer, association = self.associates(trace=True)
+        association.echo()
+        peer.responds(0)
+        released = association.release()
+        peer.answers_release()
+        self.successResultOf(released)
+        peer.transport.lose()
+        seen = [type(event) for event in self.seen.events if not isinstance(event, events.Transition)]
+        self.assertEqual(
+            seen,
+            [
+                events.AssociationRequested,
+                events.AssociationAccepted,
+                events.InvocationStarted,
+                events.InvocationEnded,
+                events.AssociationReleased,
+                events.AssociationEnded,
+            ],
+        )
+        (ended,) = self.seen.of(events.InvocationEnded)
+        self.assertIsInstance(ended.invocation.request, CEchoRQ)
+        self.assertEqual((ended.response.status, ended.octets, ended.seconds), (0, 0, 0.0))
+
+    def test_log(self) -> None:
+        """A log says which end we are, and a record what was invoked and what came of it."""
+        lines: list[str] = []
+        log = Logger("dicomnode", observer=lambda event: lines.append(str(event.get("line"))))  # type: ignore[arg-type]
+        observe = events.Fanout(self.seen, LogObserver("info", log=log))
+        peer, associating = self.requests(observe=observe)
+        peer.accepts(0, 3, 3)
+        association = self.successResultOf(associating)
+        stored = association.echo()
+        peer.responds(0x0211, error_comment="not today")
+        self.successResultOf(stored)
+        association.abort()
+        peer, associating = self.requests(observe=observe)
+        peer.rejects(1, 1, 7)
+        self.failureResultOf(associating, AssociationRejected)
+        self.assertEqual(lines[0], "Association Accepted")
+        self.assertIn("Association Rejected", lines)
+        self.assertEqual([line for line in lines if line.startswith("Presentation context")], [])
+        records = [record(event) for event in self.seen.events]
+        self.assertTrue(json.dumps(records))
+        started, ended = (item for item in records if item["event"].startswith("Invocation"))
+        self.assertEqual((started["operation"], started["data_set"]), ("C-ECHO", False))
+        self.assertEqual((ended["status"], ended["error_comment"]), ("0x0211", "not today"))
+
+    def test_answer_to_nothing(self) -> None:
+        """An answer about a context that was not proposed is no agreement, and can be told."""
+        peer, associating = self.requests(contexts={VERIFICATION: [IMPLICIT_VR_LE]})
+        contexts = tuple(AnsweredContext(id, 0, IMPLICIT_VR_LE) for id in (1, 99))
+        peer._core.accept(AssociateAC("", "", contexts))
+        peer.exchange()
+        self.assertEqual([*self.successResultOf(associating).contexts], [1])
+        accepted = record(self.seen.of(events.AssociationAccepted)[0])["accepted"]
+        self.assertEqual([item["abstract_syntax"] for item in accepted], [VERIFICATION, ""])
+
+    def test_failing_observer(self) -> None:
+        """An observer that fails ends the association, and the request."""
+
+        def observe(event: events.Event) -> None:
+            raise ZeroDivisionError
+
+        _peer, associating = self.requests(observe=observe)
+        self.failureResultOf(associating, AssociationAborted)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class EstablishmentTests(RequestorCase):
+    """How an association comes about, seen from the protocol."""
+
+    def test_given_up_before_there_is_a_connection(self) -> None:
+        """Before there is a connection, there is nobody to send an A-ABORT to."""
+        association = AssociationProtocol(
+            Association(Role.REQUESTOR),
+            clock=self.reactor,
+            service_for=lambda _: None,
+            request=AssociateRQ("ANY-SCP", "PEER", (ProposedContext(1, VERIFICATION, (IMPLICIT_VR_LE,)),)),
+            closed=lambda _: None,
+            observe=self.seen,
+        )
+        association.established.cancel()
+        self.failureResultOf(association.established, CancelledError)
+        self.assertEqual(self.seen.events, [])
+
+    def test_nobody_considers(self) -> None:
+        """Whom nobody can ask for an association, considers none."""
+        self.assertRaises(NotImplementedError, nobody, None, None)
+
+
+class EndTests(RequestorCase):
+    """However an association ends, what is unanswered fails accordingly."""
+
+    def test_release(self) -> None:
+        """Release waits for what was invoked before, and nothing can be invoked behind it."""
+        peer, association = self.associates()
+        echoes = [association.echo(), association.echo()]
+        released = association.release()
+        self.failureResultOf(association.echo(), LocalProtocolError)
+        self.assertRaises(LocalProtocolError, association.release)
+        peer.responds(0)
+        peer.responds(0)
+        self.assertEqual([self.successResultOf(echoed).status for echoed in echoes], [0, 0])
+        self.assertNoResult(released)
+        peer.answers_release()
+        self.successResultOf(released)
+        self.failureResultOf(association.echo(), LocalProtocolError)
+        peer.transport.lose()
+        self.failureResultOf(association.echo(), LocalProtocolError)
+
+    def test_release_of_nothing(self) -> None:
+        """Who waits in a queue may give up, and then the release need not wait for it."""
+        peer, association = self.associates()
+        first, second = association.echo(), association.echo()
+        released = association.release()
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        peer.responds(0)
+        peer.answers_release()
+        self.successResultOf(released)
+        self.successResultOf(first)
+        self.assertEqual(len(peer.messages), 1)
+
+    def test_release_unanswered(self) -> None:
+        """A release that is not answered fails after the ACSE timeout."""
+        peer, association = self.associates()
+        released = association.release()
+        self.reactor.advance(10)
+        self.failureResultOf(released, AssociationTimedOut)
+        self.assertAborts(peer)
+
+    def test_released_by_the_other_end(self) -> None:
+        """A release by the other end is answered, and what is unanswered fails."""
+        peer, association = self.associates()
+        echoes = [association.echo(), association.echo()]
+        peer.releases()
+        for echoed in echoes:
+            self.failureResultOf(echoed, AssociationReleased)
+        peer.transport.lose()
+        self.assertEqual(self.seen.of(events.AssociationEnded)[0].how, "released")
+        self.failureResultOf(association.echo(), LocalProtocolError)
+
+    def test_both_release(self) -> None:
+        """A release that waits is moot when the other end releases: the association has ended as wished."""
+        peer, association = self.associates()
+        echoed = association.echo()
+        released = association.release()
+        peer.releases()
+        self.failureResultOf(echoed, AssociationReleased)
+        self.successResultOf(released)
+
+    def test_releases_cross(self) -> None:
+        """Releases that cross end the association in good order."""
+        peer, association = self.associates()
+        released = association.release()
+        peer._core.request_release()
+        peer.exchange()
+        peer.exchange()
+        self.assertNoResult(released)
+        peer.answers_release()
+        self.successResultOf(released)
+
+    def ends(self) -> dict[str, tuple[Any, type[Exception]]]:
+        """Return the ways in which an association may end, and how what is unanswered fails."""
+        return {
+            "A-ABORT": (lambda peer, _: peer.aborts(), AssociationAborted),
+            "lost": (lambda peer, _: peer.transport.lose(), AssociationLost),
+            "local abort": (lambda _, association: association.abort(), AssociationAborted),
+            "broken protocol": (lambda peer, _: peer.sends(b"\xff" * 6), AssociationAborted),
+            "DIMSE": (lambda *_: self.reactor.advance(20), AssociationTimedOut),
+        }
+
+    def test_while_waiting(self) -> None:
+        """An echo that awaits its response fails, so does what waits behind it, and what comes later."""
+        for name, (end, error) in self.ends().items():
+            with self.subTest(name):
+                peer, association = self.associates()
+                invoked = [association.echo(), association.store(b"data", **NAMES)]
+                released = association.release()
+                end(peer, association)
+                for deferred in (*invoked, released):
+                    self.failureResultOf(deferred, error)
+                self.failureResultOf(association.echo(), error)
+                peer.transport.lose()
+                ended = self.seen.of(events.InvocationEnded)[-1]
+                self.assertIsNone(ended.response)
+
+    def test_while_sending(self) -> None:
+        """A data set that is on its way out is stopped."""
+        for name, (end, error) in self.ends().items():
+            if name == "DIMSE":
+                continue
+            with self.subTest(name):
+                peer, association = self.associates(CalledPeer(capacity=1000))
+                stored = association.store(bytes(1 << 20), **NAMES)
+                self.reactor.advance(0)
+                self.assertTrue(peer.transport.full)
+                end(peer, association)
+                self.failureResultOf(stored, error)
+                peer.transport.lose()
+                self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_never_read(self) -> None:
+        """A peer that does not read what it is sent is given up after the network timeout."""
+        _peer, association = self.associates(CalledPeer(capacity=1000))
+        stored = association.store(bytes(1 << 20), **NAMES)
+        self.reactor.advance(39)
+        self.assertNoResult(stored)
+        self.reactor.advance(1)
+        error = self.failureResultOf(stored, AssociationTimedOut).value
+        self.assertEqual(error.what, "network")
+
+    def test_read_slowly(self) -> None:
+        """One that reads a little, again and again, is not; nor is one idle that may be."""
+        peer, association = self.associates(CalledPeer(capacity=1000))
+        stored = association.store(bytes(1 << 20), **NAMES)
+        while len(peer.data_set) < 1 << 20:
+            self.reactor.advance(30)
+            peer.exchange()
+        peer.responds(0)
+        self.successResultOf(stored)
+        self.reactor.advance(10_000)
+        self.assertEqual(self.seen.of(events.TimedOut), [])
+
+    def test_half_a_pdu(self) -> None:
+        """One that is idle is not to leave a PDU unfinished."""
+        peer, _association = self.associates()
+        peer.sends(b"\x04\0")
+        self.reactor.advance(40)
+        self.assertEqual(self.seen.of(events.TimedOut)[0].what, "network")
+
+
+class ServiceTests(RequestorCase):
+    """What the other end invokes on an association that we requested."""
+
+    def test_performed(self) -> None:
+        """Instances that come in, as for a C-GET, are given to a service, while the C-GET goes on."""
+        storage = MemoryStorage()
+        contexts = {GET: (IMPLICIT_VR_LE,), CT_IMAGE_STORAGE: (IMPLICIT_VR_LE,)}
+        peer, association = self.associates(
+            contexts=contexts,
+            services=[Verification(), Storage(storage, check=False)],
+            roles={CT_IMAGE_STORAGE: (False, True)},
+        )
+        responses: list[tuple[int, bytes]] = []
+        got = association.invoke(
+            CGetRQ(affected_sop_class_uid=GET, message_id=0),
+            b"identifier",
+            on_response=lambda response, data: responses.append((response.status, data)),
+        )
+        peer.exchange()
+        peer.invokes(3, store_rq(9), b"data")
+        self.assertEqual(storage.instances["1.2.3"][1], b"data")
+        stored = peer.messages[-1]
+        assert isinstance(stored, CStoreRSP)
+        self.assertEqual((stored.message_id_being_responded_to, stored.status), (9, 0))
+        peer.responds(0xFF00, to=0, number_of_remaining_suboperations=0)
+        self.assertNoResult(got)
+        peer.responds(0xB000, b"failed", to=0)
+        self.assertEqual(self.successResultOf(got).status, 0xB000)
+        self.assertEqual(responses, [(0xFF00, b""), (0xB000, b"failed")])
+
+    def test_unserved(self) -> None:
+        """What no service performs is answered so."""
+        peer, _ = self.associates()
+        peer.invokes(CT, store_rq(9), b"data")
+        self.assertEqual(peer.messages[-1].status, 0x0211)  # type: ignore[attr-defined]
+
+    def test_behind_a_data_set(self) -> None:
+        """A response does not come between the fragments of a data set that is being sent."""
+        turns: list[Deferred[int]] = []
+
+        def perform(operation: IOperation) -> Deferred[int]:
+            turns.append(Deferred())
+            return operation.read_data_set(100).addCallback(lambda _: turns[-1])
+
+        peer, association = self.associates(CalledPeer(capacity=1000), services=[Service(perform)])
+        peer.invokes(CT, store_rq(9), b"data")
+        stored = association.store(bytes(1 << 20), **NAMES)
+        turns[0].callback(0)
+        for _ in range(100):
+            self.reactor.advance(0)
+            peer.exchange()
+        self.assertEqual([type(item).__name__ for item in peer.messages], ["CStoreRQ", "CStoreRSP"])
+        self.assertEqual(len(peer.data_set), 1 << 20)
+        peer.responds(0, to=0)
+        self.successResultOf(stored)
+
+    def test_acceptor_invokes(self) -> None:
+        """An acceptor's service may invoke on the association of its operation."""
+        reported: list[Deferred[Any]] = []
+
+        def perform(operation: IOperation) -> int:
+            report = NEventReportRQ(
+                affected_sop_class_uid=CT_IMAGE_STORAGE,
+                message_id=0,
+                affected_sop_instance_uid="1.2.3",
+                event_type_id=1,
+            )
+            reported.append(operation.association.invoke(report, b"what came of it"))
+            return 0
+
+        def take(operation: IOperation) -> Deferred[int]:
+            return operation.read_data_set(100).addCallback(lambda data: len(data))
+
+        acceptor = Acceptor(self.reactor, [Service(perform)])  # type: ignore[arg-type]
+        network, association = self.joins(acceptor, services=[Service(take)])
+        stored = association.store(b"data", **NAMES)
+        network.exchange()
+        self.assertEqual(self.successResultOf(stored).status, 0)
+        self.assertEqual(self.successResultOf(reported[0]).status, len(b"what came of it"))
+
+    def test_service_user_of_an_acceptor(self) -> None:
+        """Before it has an association, nothing can be invoked on it."""
+        acceptor = Acceptor(self.reactor, [Verification()])
+        protocol = acceptor.buildProtocol(None)
+        assert protocol is not None
+        self.failureResultOf(ServiceUser(protocol).echo(), LocalProtocolError)
