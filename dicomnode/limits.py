@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from dicomnode.errors import AssociationRejected
 from dicomnode.interfaces import IAssociation
@@ -21,6 +22,9 @@ from dicomnode.networks import address, host
 #: Result, source, reason of PS3.8 Table 9-21: rejected transient, by the service provider
 #: (presentation related).
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+
+#: Who has a slot: the machine, as :func:`dicomnode.networks.host` has it, and the calling AE title.
+Holder: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,15 @@ class Slots:
 
     def __init__(self, limits: Limits = Limits()) -> None:
         self._limits = limits
-        self._held: dict[IAssociation, tuple[str, str]] = {}
+        self._held: dict[IAssociation, Holder] = {}
         self._hosts: Counter[str] = Counter()
         self._ae_titles: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def connected(self) -> None:
+        """There is a transport connection more, without a slot yet."""
 
     def take(self, association: IAssociation) -> None:
         """Let an association have a slot, which is its own until it is freed.
@@ -58,20 +65,18 @@ class Slots:
         peer = association.peer
         holder = where, ae_title = host(peer), association.calling_ae_title
         limits = self._limits
-        if limits.associations and len(self._held) >= limits.associations:
-            most = self._most(self._held.values())
+        if limits.associations and len(self) >= limits.associations:
+            most = self._most(self._holders())
             why = f"all {limits.associations} associations are in use, most of them by {most}"
-        elif limits.per_host and address(peer) and self._hosts[where] >= limits.per_host:
-            most = self._most(held for held in self._held.values() if held[0] == where)
+        elif limits.per_host and address(peer) and self._of_host(where) >= limits.per_host:
+            most = self._most(held for held in self._holders() if held[0] == where)
             why = f"all {limits.per_host} associations of {where} are in use, most of them by {most}"
-        elif limits.per_ae_title and self._ae_titles[ae_title] >= limits.per_ae_title:
-            most = self._most(held for held in self._held.values() if held[1] == ae_title)
+        elif limits.per_ae_title and self._of_ae_title(ae_title) >= limits.per_ae_title:
+            most = self._most(held for held in self._holders() if held[1] == ae_title)
             whose = ae_title or "no title"
             why = f"all {limits.per_ae_title} associations of {whose} are in use, most of them by {most}"
         else:
-            self._held[association] = holder
-            self._hosts[where] += 1
-            self._ae_titles[ae_title] += 1
+            self._hold(association, holder)
             return
         raise AssociationRejected(*LOCAL_LIMIT_EXCEEDED, why)
 
@@ -84,8 +89,25 @@ class Slots:
                 if not counts[key]:
                     del counts[key]
 
+    # What slots that several processes share do otherwise.
+
+    def _hold(self, association: IAssociation, holder: Holder) -> None:
+        self._held[association] = where, ae_title = holder
+        self._hosts[where] += 1
+        self._ae_titles[ae_title] += 1
+
+    def _holders(self) -> Iterable[Holder]:
+        return self._held.values()
+
+    def _of_host(self, where: str) -> int:
+        return self._hosts[where]
+
+    def _of_ae_title(self, ae_title: str) -> int:
+        return self._ae_titles[ae_title]
+
     @staticmethod
-    def _most(held: Iterable[tuple[str, str]]) -> str:
+    def _most(held: Iterable[Holder]) -> str:
         """Return who holds most slots, and how many."""
-        (((where, ae_title), count),) = Counter(held).most_common(1)
-        return f"{ae_title or 'no title'} at {where} ({count})"
+        for (where, ae_title), count in Counter(held).most_common(1):
+            return f"{ae_title or 'no title'} at {where} ({count})"
+        return "others"  # who are gone by now, in another process

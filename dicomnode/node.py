@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -14,28 +14,43 @@ from twisted.python.threadpool import ThreadPool
 
 from dicomnode import events
 from dicomnode.acceptor import Acceptor
+from dicomnode.workers import Workers
 
 _log = Logger()
+
+
+class Behind(Protocol):
+    """What goes on behind a storage, and has its share of the grace: hooks."""
+
+    def stop_within(self, seconds: float) -> None:
+        """The service stops, and whatever comes now may take so long; it is called again to be quicker."""
+
+    def finished(self) -> Deferred[None]:
+        """Nothing more arrives: fire when all is done."""
 
 
 class Node(Service):
     """Listens on endpoints. When it stops: first the ports, then what is in flight, then the threads.
 
     :param endpoints: where to listen.
-    :param acceptor: what to do with who comes.
-    :param pool: the threads of the acceptor's storage; started and stopped with this service.
+    :param acceptor: what to do with who comes; workers, where those are other processes.
+    :param pool: the threads of the acceptor's storage, or those workers; started and stopped with this
+        service.
     :param grace: how long what is in flight may take when the service stops, in seconds.
+    :param behind: is to be finished, too, before the threads are stopped.
     """
 
     def __init__(
         self,
         endpoints: Sequence[IStreamServerEndpoint],
-        acceptor: Acceptor,
-        pool: ThreadPool,
+        acceptor: Acceptor | Workers,
+        pool: ThreadPool | Workers,
         *,
         grace: float = 30.0,
         observe: events.Observer = events.ignore,
+        behind: Behind | None = None,
     ) -> None:
+        self._behind = behind
         self._endpoints = endpoints
         self._acceptor = acceptor
         self._pool = pool
@@ -70,12 +85,18 @@ class Node(Service):
     def hasten(self) -> None:
         """Wait for nothing that is in flight, where the service stops: abort it."""
         self._acceptor.drain(0)
+        if self._behind is not None:
+            self._behind.stop_within(0)
 
     async def _stop(self) -> None:
+        if self._behind is not None:
+            self._behind.stop_within(self._grace)
         try:
             await self._stop_listening()
         finally:
             await self._acceptor.drain(self._grace)
+            if self._behind is not None:
+                await self._behind.finished()
             self._pool.stop()
 
     def _listening(self, port: IListeningPort) -> IListeningPort:

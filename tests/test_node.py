@@ -91,8 +91,9 @@ class NodeTests(SynchronousTestCase):
         self.acceptor = Acceptor(self.reactor, services, observe=self.recorder)
         self.addCleanup(lambda: self.assertEqual(self.reactor.getDelayedCalls(), []))
 
-    def make_node(self, *endpoints: Any, grace: float = 30.0) -> Node:
-        return Node(endpoints, self.acceptor, cast(Any, self.pool), grace=grace, observe=self.recorder)
+    def make_node(self, *endpoints: Any, grace: float = 30.0, behind: Any = None) -> Node:
+        pool = cast(Any, self.pool)
+        return Node(endpoints, self.acceptor, pool, grace=grace, observe=self.recorder, behind=behind)
 
     def listens(self, number: int, stopping: Any = None) -> Endpoint:
         return Endpoint(succeed(Port(number, self.log, stopping)))
@@ -120,6 +121,28 @@ class NodeTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(node.stopService()))
         self.assertEqual(self.log, ["start pool", "close 104", "stop pool"])
         self.assertFalse(node.running)
+
+    def test_behind(self) -> None:
+        """What goes on behind is told of the grace at first; it is waited for before the threads stop."""
+
+        class Slow:
+            def stop_within(_, seconds: float) -> None:
+                self.log.append(f"stop within {seconds:g}")
+
+            def finished(_) -> Deferred[None]:
+                self.log.append("finish")
+                return finishing
+
+        finishing: Deferred[None] = Deferred()
+        node = self.make_node(self.listens(104), grace=7.0, behind=Slow())
+        node.startService()
+        stopping = node.stopService()
+        self.assertEqual(self.log, ["start pool", "stop within 7", "close 104", "finish"])
+        self.assertNoResult(stopping)
+        node.hasten()
+        finishing.callback(None)
+        self.assertIsNone(self.successResultOf(stopping))
+        self.assertEqual(self.log[-2:], ["stop within 0", "stop pool"])
 
     def test_without_privilege(self) -> None:
         """Where nobody starts services with privilege, it listens when it is started."""

@@ -1,0 +1,273 @@
+"""Tests of ``--processes``, as far as the first of them goes: the service that starts the others."""
+
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+from twisted.internet.defer import succeed
+from twisted.logger import Logger, LogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from dicomnode import events, tap
+from dicomnode.limits import Limits, Slots
+from dicomnode.lines import SAID
+from dicomnode.observers import LogObserver, Relay, begin_lines, lines_for
+from dicomnode.policies import PolicyFile
+from dicomnode.records import record
+from dicomnode.tap import makeService
+from tests.test_tap import TapCase
+from tests.test_workers import Port, Process, Reactor
+
+POLICY = '[[allow]]\naet = "{}"'
+
+
+class Listening(Reactor):
+    """A reactor on which ports have a socket, and processes are in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: list[Any] = []
+        self.stopped = 0
+
+    def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> Any:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.ports.append(Port(listening.fileno(), factory))
+        self.ports[-1].getHost = lambda: "somewhere"
+        self.ports[-1].stopListening = lambda: succeed(listening.close())
+        return self.ports[-1]
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+class ServiceTests(TapCase):
+    """The first process listens, and has others accept."""
+
+    reactor: Listening
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.install(Listening())
+
+    def begin(self, *arguments: str, **how: Any) -> Any:
+        """Start the service of a command line for two processes, and have those started."""
+        self.service = makeService(self.options("--processes", "2", *arguments), **how)
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.reactor.runs()
+        self.addCleanup(self.end)
+        return self.service
+
+    def end(self) -> None:
+        stopping = self.service.stopService()
+        for process in list(self.processes):
+            if process.protocol.region in self.service._acceptor._workers:
+                process.ends()
+        self.successResultOf(stopping)
+        os.close(self.service._acceptor._ledger.descriptor)
+
+    @property
+    def processes(self) -> list[Process]:
+        return self.reactor.processes
+
+    def test_starts(self) -> None:
+        """It listens once, accepts nothing, and tells each what the command line said."""
+        self.begin("-v", "--grace", "7")
+        (port,) = self.reactor.ports
+        self.assertFalse(port.reading)
+        self.assertEqual(len(self.processes), 2)
+        for process in self.processes:
+            brief = process.brief
+            self.assertEqual((brief.options["grace"], brief.policy), (7.0, None))
+            self.assertEqual(brief.options["output-directory"], os.path.abspath(self.directory))
+            self.assertEqual((brief.reactor, brief.directory), (type(self.reactor).__module__, os.getcwd()))
+        self.assertEqual(self.stderr.getvalue().count("Listening on"), 1)
+
+    def test_records(self) -> None:
+        """Each may hold as many associations as there may be, or as it may have descriptors."""
+        infinite = resource.RLIM_INFINITY
+        for associations, allowed, expected in (
+            (500, (1024, 1024), 500),
+            (500, (100, 100), 100),
+            (0, (1024, 1024), 1024),
+            (0, (infinite, infinite), tap.MOST),
+        ):
+            self.patch(resource, "getrlimit", lambda _, allowed=allowed: allowed)
+            self.assertEqual(tap._most_associations(Limits(associations)), expected)
+
+    def test_ignore(self) -> None:
+        """Where nothing is stored, there is no directory, and nothing to remove in it."""
+        self.begin("--ignore")
+        self.assertIsNone(self.processes[0].brief.options["output-directory"])
+        self.processes[0].ready()
+        self.processes[0].ends(signal=9)
+        self.assertFalse(os.path.exists(self.directory))
+
+    def test_dead_parts(self) -> None:
+        """What a worker that dies has left of a file goes, and that is told; no directory is no error."""
+        self.begin("-v")
+        for process in self.processes:
+            process.ready()
+        with open(os.path.join(self.directory, ".CT.1.2.3.1-1.part"), "w"):
+            pass
+        self.processes[0].ends(signal=9)
+        self.assertEqual(os.listdir(self.directory), [])
+        self.assertIn("Removed what a dead process has left", self.stderr.getvalue())
+        os.rmdir(self.directory)
+        self.processes[1].ends(signal=9)
+
+    def test_cannot_start(self) -> None:
+        """Where workers cannot start, it says so, and ends with 1."""
+        ended: list[Any] = []
+        self.patch(tap, "end_soon", lambda reactor, code: ended.append((reactor, code)))
+        self.begin()
+        self.processes[0].says(b"dicomnode: error: no such thing\n")
+        self.processes[0].ends(1)
+        self.assertEqual(self.stderr.getvalue(), "dicomnode: error: no such thing\n")
+        self.assertEqual((ended, self.reactor.stopped), ([(self.reactor, 1)], 1))
+
+    def test_cannot_share(self) -> None:
+        """A port that has no socket is an error at start."""
+        self.patch(self.reactor, "listenTCP", lambda *_, **__: object())
+        service = makeService(self.options("--processes", "2"))
+        self.addCleanup(os.close, service._acceptor._ledger.descriptor)
+        line = (
+            "argument PORT: tcp:11112: it has no socket that several processes could accept from; leave out "
+            "--processes"
+        )
+        self.assert_cannot_start(line, service.privilegedStartService)
+
+    def test_signals(self) -> None:
+        """The first signal has them all stop, the second at once."""
+        service = self.begin()
+        for process in self.processes:
+            process.ready()
+        stopping = service.stopService()
+        self.assertEqual([process.orders[1:] for process in self.processes], [[b"stop null\n"]] * 2)
+        service._signals._hasten()
+        self.assertEqual([process.signals for process in self.processes], [[signal.SIGUSR1]] * 2)
+        for process in self.processes:
+            process.ends(1)
+        self.successResultOf(stopping)
+
+    def test_policy(self) -> None:
+        """Upon SIGHUP it reads the policy file, and tells them what is in force, good or as before."""
+        path = self.mktemp()
+        for text in (POLICY.format("CT1"), POLICY.format("MR1"), "nonsense"):
+            with open(path, "w") as file:
+                file.write(text)
+            if not self.processes:
+                service = self.begin("--policy", path)
+                self.assertEqual(self.processes[0].brief.policy, POLICY.format("CT1"))
+            else:
+                service._signals._reread()
+                order = self.processes[0].orders[-1]
+                self.assertEqual(order, b'reread "[[allow]]\\naet = \\"MR1\\""\n')
+        self.assertIn("The policy stays as it was", self.stderr.getvalue())
+
+    def test_one(self) -> None:
+        """One process is the node itself."""
+        service = self.start("--processes", "1")
+        self.assertIs(type(service._acceptor._slots), Slots)
+
+    def test_relay(self) -> None:
+        """Their lines go where ours go: to stderr, and to Twisted's log where that is another place."""
+        for same in (False, True):
+            self.patch(tap, "_is_stderr", lambda _, same=same: same)
+            self.logged.clear()
+            relay = tap._relay_to(self.options())
+            relay(b"I: [1] a\nI: [2] b\xff\n")
+            ours = [event["line"] for event in self.logged if event["log_namespace"] == "dicomnode.workers"]
+            self.assertEqual(ours, [] if same else ["I: [1] a", "I: [2] b\\xff"])
+        self.assertEqual(self.stderr.getvalue(), "I: [1] a\nI: [2] b\\xff\n" * 2)
+        options = self.options()
+        options.parent = None
+        tap._relay_to(options)(b"I: [1] c\n")
+        self.assertEqual(self.logged[-1]["line"], "I: [1] c")
+        self.assertNotIn("c", self.stderr.getvalue().replace("dicomnode", ""))
+
+    def test_own_relay(self) -> None:
+        """Who runs the service may have them go elsewhere."""
+        stream = io.StringIO()
+        self.begin("-v", relay=Relay(stream))
+        self.processes[0].says(b"I: a\n")
+        self.processes[0].ready()
+        self.assertEqual(stream.getvalue(), "I: a\n")
+
+
+class WordTests(SynchronousTestCase):
+    """What is said of workers, and by them."""
+
+    def said(self, event: Any) -> list[str]:
+        return [line for _, words in SAID[type(event)].words for line in words(event)]
+
+    def test_lines(self) -> None:
+        """That one has started, or ended, is a line."""
+        started = events.WorkerStarted(3, 1234)
+        self.assertEqual(self.said(started), ["Worker 3 accepts associations (process 1234)"])
+        for delay, more in ((None, ""), (0.0, "; another takes its place at once"), (2.5, None)):
+            line = "Worker 3 (process 1234) has ended: signal 9"
+            line += "; another takes its place in 2.5 s" if more is None else more
+            self.assertEqual(self.said(events.WorkerEnded(3, 1234, "signal 9", delay)), [line])
+
+    def test_records(self) -> None:
+        """It is a record, too."""
+        started = record(events.WorkerStarted(3, 1234))
+        self.assertEqual(started, {"event": "WorkerStarted", "worker": 3, "process": 1234})
+        ended = record(events.WorkerEnded(3, 1234, "signal 9", 1.0))
+        values = {"worker": 3, "process": 1234, "why": "signal 9", "delay": 1.0}
+        self.assertEqual(ended, {"event": "WorkerEnded", **values})
+
+    def test_whose(self) -> None:
+        """Lines of workers say which it is, in text and in JSON."""
+        for log_format, expected in (("text", "I: [3] Listening on x\n"), ("json", '"worker": 3, "event": ')):
+            for worker in (3, None):
+                stream = io.StringIO()
+                lines = lines_for(log_format, stream, worker)
+                LogObserver("info", log=Logger("dicomnode", observer=lines))(
+                    events.Listening("x")  # type: ignore[arg-type]
+                )
+                self.assertEqual(expected in stream.getvalue(), worker == 3, stream.getvalue())
+
+    def test_others(self) -> None:
+        """What Twisted has to say is of a worker, too, and said when something is wrong."""
+        stream, publisher = io.StringIO(), LogPublisher()
+        beginner = sys.modules["dicomnode.observers"].globalLogBeginner  # type: ignore[attr-defined]
+        self.patch(
+            beginner,
+            "beginLoggingTo",
+            lambda observers, redirectStandardIO: [publisher.addObserver(item) for item in observers],
+        )
+        begin_lines("text", stream, 3)
+        for log in (Logger("other", observer=publisher), Logger("dicomnode", observer=publisher)):
+            log.info("nothing")
+            log.error("wrong")
+        self.assertEqual(stream.getvalue(), "E: [3] wrong\nI: [3] nothing\nE: [3] wrong\n")
+
+    def test_relay_to_nowhere(self) -> None:
+        """What goes nowhere is no error."""
+        Relay(None)(b"x\n")
+
+
+class SharedTests(SynchronousTestCase):
+    """What is shared is the same everywhere."""
+
+    def test_policy_text(self) -> None:
+        """A policy whose text is known needs no file; a bad text changes nothing."""
+        policy = PolicyFile("/no/such", POLICY.format("CT1"))
+        self.assertEqual(len(policy), 1)
+        self.assertRaises(ValueError, policy.use, "nonsense")
+        self.assertEqual((len(policy), policy.text), (1, POLICY.format("CT1")))
+
+    def test_holders_gone(self) -> None:
+        """Where those who hold the slots are gone by the time they are counted, none is named."""
+        self.assertEqual(Slots._most([]), "others")
