@@ -12,9 +12,13 @@ of those who may associate; what an entry does not say may be anything::
     from = ["198.51.100.7", "2001:db8::/64"]
     called = "ARCHIVE"                   # the titles that it may call us by
 
+    [[allow]]
+    aet = "MR1"
+    certificate = "mr1.example.org"      # the Common Names that its certificate may have
+
 AE titles are compared without surrounding spaces and NULs, of which real devices send both. Who is
-refused for its address learns no more than that; who has a good address is told whether it is the
-calling or the called title.
+refused for its address or its certificate learns no more than that; the others are told whether it is
+the calling or the called title.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
@@ -31,9 +35,12 @@ from zope.interface import implementer
 
 from dicomnode.core.pdu import AssociateRQ
 from dicomnode.errors import AssociationRejected
-from dicomnode.interfaces import IAssociationPolicy
+from dicomnode.interfaces import IAssociationPolicy, ICertificatePolicy
 from dicomnode.networks import Networks
 from dicomnode.visible import spoken
+
+if TYPE_CHECKING:
+    from twisted.internet.ssl import Certificate
 
 #: Result, source, reason of PS3.8 Table 9-21: rejected permanent, by the service user.
 NO_REASON_GIVEN = (1, 1, 1)
@@ -103,19 +110,65 @@ class PeerAddress:
             raise AssociationRejected(*NO_REASON_GIVEN, _not_allowed_address(peer))
 
 
-@implementer(IAssociationPolicy)
+@implementer(ICertificatePolicy)
+class CertificateSubject:
+    """Accepts whose certificate has one of these Common Names in its subject.
+
+    The others are refused with *no reason given*; who has shown no certificate is among them.
+    """
+
+    def __init__(self, *common_names: str) -> None:
+        self._common_names = frozenset(common_names)
+
+    def consider(self, request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None) -> None:
+        if common_name(certificate) not in self._common_names:
+            raise AssociationRejected(*NO_REASON_GIVEN, _not_allowed_certificate(certificate))
+
+
+@implementer(ICertificatePolicy)
 class All:
     """Accepts whom all of several policies accept, which are asked one after the other."""
 
     def __init__(self, *policies: IAssociationPolicy) -> None:
         self._policies = policies
 
-    async def _ask(self, request: AssociateRQ, peer: IAddress) -> None:
+    async def _ask(self, request: AssociateRQ, peer: IAddress, certificate: Certificate | None) -> None:
         for policy in self._policies:
-            await maybeDeferred(policy.consider, request, peer)
+            await ask(policy, request, peer, certificate)
 
-    def consider(self, request: AssociateRQ, peer: IAddress) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._ask(request, peer))
+    def consider(
+        self, request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None
+    ) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._ask(request, peer, certificate))
+
+
+async def ask(
+    policy: IAssociationPolicy, request: AssociateRQ, peer: IAddress, certificate: Certificate | None
+) -> None:
+    """Ask a policy, which sees the certificate if it provides ICertificatePolicy."""
+    if ICertificatePolicy.providedBy(policy):
+        await maybeDeferred(policy.consider, request, peer, certificate)
+    else:
+        await maybeDeferred(policy.consider, request, peer)
+
+
+def certificate_of(transport: object) -> Certificate | None:
+    """Return the certificate that the other end of a transport has shown, where it is TLS and has."""
+    get = getattr(transport, "getPeerCertificate", None)
+    original = None if get is None else get()
+    if original is None:
+        return None
+    from twisted.internet.ssl import Certificate
+
+    return Certificate(original)  # type: ignore[no-untyped-call]
+
+
+def common_name(certificate: Certificate | None) -> str | None:
+    """Return the Common Name of a certificate's subject, if it has one."""
+    if certificate is None:
+        return None
+    name: bytes | None = certificate.getSubject().get("commonName")  # type: ignore[no-untyped-call]
+    return None if name is None else name.decode("utf-8", "backslashreplace")
 
 
 class InvalidPolicy(ValueError):
@@ -129,34 +182,42 @@ class _Entry:
     calling: frozenset[str] | None
     networks: Networks | None
     called: frozenset[str] | None
+    common_names: frozenset[str] | None
 
     @classmethod
     def of(cls, values: object) -> _Entry:
         if not isinstance(values, Mapping) or not values:
-            raise ValueError("it says none of aet, from, called")
-        unknown = sorted(set(values) - {"aet", "from", "called"})
+            raise ValueError("it says none of aet, from, called, certificate")
+        unknown = sorted(set(values) - {"aet", "from", "called", "certificate"})
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is none of aet, from, called")
-        networks = _texts(values, "from")
+            raise ValueError(f"{unknown[0]!r} is none of aet, from, called, certificate")
+        networks, common_names = _texts(values, "from"), _texts(values, "certificate")
         return cls(
             _titles(_texts(values, "aet")),
             None if networks is None else Networks(networks),
             _titles(_texts(values, "called")),
+            None if common_names is None else frozenset(common_names),
         )
 
 
-@implementer(IAssociationPolicy)
+@implementer(ICertificatePolicy)
 class PolicyFile:
     """Accepts whom a file allows; its form is that of this module's example.
 
     :param path: it is read at once, and again by :meth:`read`.
+    :param text: what is in it, if that is known: then it is not read.
     :raises InvalidPolicy: when it cannot be used.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, text: str | None = None) -> None:
         self.path = path
+        #: what is in force
+        self.text = ""
         self._entries: tuple[_Entry, ...] = ()
-        self.read()
+        if text is None:
+            self.read()
+        else:
+            self.use(text)
 
     def __len__(self) -> int:
         """How many entries there are."""
@@ -169,17 +230,29 @@ class PolicyFile:
         """
         try:
             with open(self.path, "rb") as file:
-                self._entries = tuple(_entries(tomllib.load(file)))
+                self.use(file.read().decode())
         except OSError as error:
             raise InvalidPolicy(f"policy file {self.path!r}: {error.strerror or error}") from None
         except ValueError as error:  # not UTF-8, not TOML, or not as it should be
             raise InvalidPolicy(f"policy file {self.path!r}: {error}") from None
 
-    def consider(self, request: AssociateRQ, peer: IAddress) -> None:
+    def use(self, text: str) -> None:
+        """Let what someone else has read be in force.
+
+        :raises ValueError: when it cannot be used.
+        """
+        self._entries = tuple(_entries(tomllib.loads(text)))
+        self.text = text
+
+    def consider(self, request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None) -> None:
         calling, called = _title(request.calling_ae_title), _title(request.called_ae_title)
         entries = [entry for entry in self._entries if entry.networks is None or peer in entry.networks]
         if not entries:
             raise AssociationRejected(*NO_REASON_GIVEN, _not_allowed_address(peer))
+        name = common_name(certificate)
+        entries = [entry for entry in entries if entry.common_names is None or name in entry.common_names]
+        if not entries:
+            raise AssociationRejected(*NO_REASON_GIVEN, _not_allowed_certificate(certificate))
         entries = [entry for entry in entries if entry.calling is None or calling in entry.calling]
         if not entries:
             raise AssociationRejected(*CALLING_AE_TITLE_NOT_RECOGNIZED, _not_allowed_title(calling))
@@ -237,3 +310,9 @@ def _not_allowed_title(calling: str) -> str:
 
 def _not_allowed_address(peer: IAddress) -> str:
     return f"{spoken(peer)} is not where anyone is allowed from"
+
+
+def _not_allowed_certificate(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return "it has shown no certificate"
+    return f"{common_name(certificate) or 'a certificate without a Common Name'} is not one that is allowed"

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.protocols.policies import ProtocolWrapper
 
 #: How much is read at a time, in octets: while commands are exchanged, and while a data set arrives.
 #: More is read faster, and keeps everyone else waiting for longer.
@@ -28,14 +29,21 @@ class Wire:
     def __init__(self, transport: ITransport) -> None:
         self._transport = transport
         self._descriptor: FileDescriptor | None = None
+        self._below: FileDescriptor | None = None
         self._socket: socket.socket | None = None
-        if isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False):
-            self._descriptor = transport
-        if ITCPTransport.providedBy(transport):
+        bottom: Any = transport
+        while isinstance(bottom, ProtocolWrapper):  # TLS; or the PROXY protocol
+            bottom = bottom.transport
+        if isinstance(bottom, FileDescriptor) and not getattr(bottom, "TLS", False):
+            if bottom is transport:
+                self._descriptor = bottom
+            else:
+                self._below = bottom
+        if ITCPTransport.providedBy(bottom):
             # A response is one small write: it must not wait for the acknowledgement of another.
-            transport.setTcpNoDelay(True)
-            if self._descriptor is not None and _QUICKACK is not None:
-                self._socket = cast(Any, transport).getHandle()
+            bottom.setTcpNoDelay(True)
+            if isinstance(bottom, FileDescriptor) and _QUICKACK is not None:
+                self._socket = cast(Any, bottom).getHandle()
 
     def write(self, data: bytes) -> None:
         """Write; at once, where nothing waits to be written before it.
@@ -57,11 +65,24 @@ class Wire:
                 data = data[written:]
         if data:
             self._transport.write(data)
+            self._send_below()
         if self._socket is not None:
             # An SCU that leaves Nagle's algorithm on sends its command, and its data set not before
             # that is acknowledged: which TCP delays by 40 ms, for it might go with a response.
             with suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _send_below(self) -> None:
+        """Send what TLS has made of what was written: at once, too."""
+        below = self._below
+        if (
+            below is not None
+            and below._tempDataBuffer
+            and below.connected
+            and not below.disconnecting
+            and not below.producerPaused
+        ):
+            below.doWrite()  # type: ignore[no-untyped-call]  # what it may return, the reactor will find
 
     def read_in_bulk(self, bulk: bool) -> None:
         """Read as much at a time as is good for a data set; or go back to what is good for commands."""

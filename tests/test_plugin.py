@@ -20,7 +20,9 @@ SCRIPT = """
 import sys
 from twisted.plugins import dicomnode_plugin
 assert dicomnode_plugin.storescp.tapname == "storescp"
-print(*sorted(name for name in sys.modules if name.split(".")[0] in ("dicomnode", "pydicom", "numpy")))
+assert dicomnode_plugin.dicom_tls.prefix == "dicom-tls"
+ours = {"dicomnode", "pydicom", "numpy", "OpenSSL", "cryptography"}
+print(*sorted(name for name in sys.modules if name.split(".")[0] in ours))
 """
 
 

@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import os
 import re
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.ssl import DistinguishedName
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dicomnode import events, policies
 from dicomnode.core.machine import State
 from dicomnode.core.pdu import AssociateRJ, AssociateRQ, ProposedContext
 from dicomnode.errors import AssociationRejected
-from dicomnode.interfaces import IAssociationPolicy
+from dicomnode.interfaces import IAssociationPolicy, ICertificatePolicy
 from dicomnode.policies import (
     AcceptAny,
     CalledAETitle,
     CallingAETitle,
+    CertificateSubject,
     InvalidPolicy,
     PeerAddress,
     PolicyFile,
+    common_name,
 )
 from dicomnode.policies import All as AllOf
 from dicomnode.services import Verification
@@ -53,6 +59,15 @@ called = "ARCHIVE"
 """
 
 
+def certificate(common_name: str | None) -> Any:
+    """Return what is asked of a certificate: the name of its subject."""
+    subject = DistinguishedName(organizationName="Hospital")
+    if common_name is not None:
+        subject.commonName = common_name
+    return SimpleNamespace(getSubject=lambda: subject)
+
+
+@implementer(IAssociationPolicy)
 class Policy:
     """A policy that says what it was told to, and counts how often it was asked."""
 
@@ -144,6 +159,37 @@ class StockTests(ShellTestCase):
         """A network that is none is an error at once."""
         self.assertRaises(ValueError, PeerAddress, "192.0.2.0/33")
 
+    def test_certificate(self) -> None:
+        """A policy that wants to see the certificate is shown it; without TLS there is none."""
+        request = AssociateRQ("", "", ())
+        seen: list[object] = []
+
+        @implementer(ICertificatePolicy)
+        class Curious:
+            def consider(self, request: AssociateRQ, peer: IAddress, certificate: Any = None) -> None:
+                seen.append(certificate)
+
+        policy = AllOf(Curious(), Policy(), AllOf(Curious()))
+        self.successResultOf(policy.consider(request, UNIX_PEER, certificate("ct1")))
+        self.assertEqual([common_name(one) for one in seen], ["ct1", "ct1"])
+        self.assertEstablished(self.considers(Curious()))
+        self.assertIsNone(seen[-1])
+
+    def test_subject(self) -> None:
+        """The Common Name of the subject decides; who has none, or no certificate, is told 1, 1, 1."""
+        request, policy = AssociateRQ("", "", ()), CertificateSubject("ct1", "mr1")
+        verifyObject(ICertificatePolicy, policy)
+        policy.consider(request, UNIX_PEER, certificate("mr1"))
+        for shown, why in (
+            (None, "it has shown no certificate"),
+            (certificate("xx"), "xx is not one that is allowed"),
+            (certificate(None), "a certificate without a Common Name is not one that is allowed"),
+        ):
+            with self.assertRaises(AssociationRejected) as raised:
+                policy.consider(request, UNIX_PEER, shown)
+            self.assertEqual(str(raised.exception), why)
+        self.assertRejected(self.considers(policy), ADDRESS, "it has shown no certificate")
+
     def test_all(self) -> None:
         """Of several policies each must accept."""
         several = Policy(), Policy(succeed(None))
@@ -179,11 +225,11 @@ class PolicyFileTests(SynchronousTestCase):
         self.write(text)
         return PolicyFile(self.path)
 
-    def answer(self, policy: PolicyFile, calling: str, called: str, peer: str = "") -> Any:
+    def answer(self, policy: PolicyFile, calling: str, called: str, peer: str = "", shown: Any = None) -> Any:
         """Return the codes of the refusal of a request; None where it is accepted."""
         where: Any = IPv4Address("TCP", peer, 50000) if peer else UNIX_PEER
         try:
-            policy.consider(AssociateRQ(called, calling, ()), where)
+            policy.consider(AssociateRQ(called, calling, ()), where, shown)
         except AssociationRejected as error:
             self.why = str(error)
             return error.result, error.source, error.reason
@@ -236,12 +282,29 @@ class PolicyFileTests(SynchronousTestCase):
         self.assertIsNone(self.answer(policy, "X", "ARCHIVE"))
         self.assertEqual(self.answer(policy, "X", "X"), CALLED)
 
+    def test_certificates(self) -> None:
+        """An entry may say whose certificate there must be, for which titles."""
+        policy = self.policy(
+            '[[allow]]\naet = "CT1"\ncertificate = "ct1"\n'
+            '[[allow]]\naet = "MR1"\ncertificate = ["mr1", "mr2"]'
+        )
+        verifyObject(ICertificatePolicy, policy)
+        for calling, name, codes in (
+            ("CT1", "ct1", None),
+            ("MR1", "mr2", None),
+            ("CT1", "mr1", CALLING),
+            ("CT1", "xx", ADDRESS),
+        ):
+            self.assertEqual(self.answer(policy, calling, "X", shown=certificate(name)), codes)
+        self.assertEqual(self.answer(policy, "CT1", "X"), ADDRESS)
+        self.assertEqual(self.why, "it has shown no certificate")
+
     def test_example(self) -> None:
         """The example of the module's documentation can be used."""
         text = re.search(r"::\n\n(.*?)\n\nAE titles", policies.__doc__ or "", re.DOTALL)
         assert text
         policy = self.policy(text[1].replace("\n    ", "\n").strip())
-        self.assertEqual(len(policy), 2)
+        self.assertEqual(len(policy), 3)
         self.assertIsNone(self.answer(policy, "", "ARCHIVE", "198.51.100.7"))
 
     def test_invalid(self) -> None:
@@ -252,9 +315,9 @@ class PolicyFileTests(SynchronousTestCase):
             ("allow = []", "there is no [[allow]]: no one could associate"),
             ('[allow]\naet = "CT1"', "there is no [[allow]]: no one could associate"),
             ("deny = 1", "'deny' is not known; there is only [[allow]]"),
-            ("[[allow]]", f"{number_1}it says none of aet, from, called"),
-            ("allow = [1]", f"{number_1}it says none of aet, from, called"),
-            ("[[allow]]\naets = 'CT1'", f"{number_1}'aets' is none of aet, from, called"),
+            ("[[allow]]", f"{number_1}it says none of aet, from, called, certificate"),
+            ("allow = [1]", f"{number_1}it says none of aet, from, called, certificate"),
+            ("[[allow]]\naets = 'CT1'", f"{number_1}'aets' is none of aet, from, called, certificate"),
             ("[[allow]]\naet = 1", f"{number_1}aet is neither a string nor a list of strings"),
             ("[[allow]]\naet = []", f"{number_1}aet is neither a string nor a list of strings"),
             ("[[allow]]\nfrom = ['::', 1]", f"{number_1}from is neither a string nor a list of strings"),

@@ -11,8 +11,9 @@ from typing import Any
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.main import CONNECTION_LOST
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -131,6 +132,35 @@ class WireTests(SynchronousTestCase):
         self.descriptor.TLS = True
         self.wired(self.descriptor).write(b"response")
         self.assertEqual(self.descriptor.sent, [])
+
+    def below(self, descriptor: Descriptor) -> Wire:
+        """Return the way through what TLS would be: a protocol that is the transport of another."""
+        wrapper: Any = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.makeConnection(descriptor)
+        return self.wired(wrapper)
+
+    def test_below(self) -> None:
+        """What a protocol between makes of a response is sent at once, and acknowledged."""
+        descriptor = Descriptor()
+        self.below(descriptor).write(b"response")
+        self.assertTrue(descriptor.no_delay)
+        self.assertEqual(descriptor.sent, [b"response"])
+        self.assertFalse(descriptor.waits)
+        self.assertTrue(descriptor.socket.options)
+
+    def test_rest_below(self) -> None:
+        """What the socket does not take follows as soon as it can, unless it is being closed."""
+        descriptor = Descriptor()
+        descriptor.takes = 3
+        wire = self.below(descriptor)
+        wire.write(b"response")
+        self.assertTrue(descriptor.waits)
+        descriptor.takes = 100
+        descriptor.doWrite()
+        self.assertEqual(b"".join(descriptor.sent), b"response")
+        descriptor.disconnecting = True
+        wire.write(b"more")
+        self.assertEqual(b"".join(descriptor.sent), b"response")
 
     def test_no_descriptor(self) -> None:
         """A transport of another kind is written to as any is."""
