@@ -5,12 +5,13 @@ The data set is written as it comes to a hidden part file, which gets its name w
 Where the octets are written: into the page cache, by the reactor thread, one ``writev`` a read. That
 costs less than a hop to a thread and back, as long as the file system only has to remember them. Once
 a write has taken long, or while a sync does, or when the disk has not been heard of for a while, writes
-go to a thread of the pool until they are quick again; then what piles up pauses the peer. Bringing them to stable storage is always a thread's
-(``commits.py``).
+go to a thread of the pool until they are quick again; then what piles up pauses the peer. Bringing them
+to stable storage is always a thread's (``commits.py``).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -83,6 +84,7 @@ class FileStorage:
         self.reactor = reactor
         self.pool = pool
         self.name = name
+        self.by_default = isinstance(name, Layout) and name.template == default_name.template
         self.observe = events.guarded(observe)
         self.tells_of_kept = events.wants(observe, events.InstanceKept)
         self._slow = 0  # how many jobs have yet to be quick
@@ -95,10 +97,12 @@ class FileStorage:
     @property
     def slow(self) -> bool:
         """Has the disk been slow of late, or may it be now? Then nothing but threads should wait for it."""
+        return self.slow_at(self.reactor.seconds())
+
+    def slow_at(self, now: float) -> bool:
+        """Is it :attr:`slow`, at a time that is known already?"""
         return (
-            self._slow > 0
-            or self.reactor.seconds() - self._done > TRUST
-            or (self.commits is not None and self.commits.stalled)
+            self._slow > 0 or now - self._done > TRUST or (self.commits is not None and self.commits.stalled)
         )
 
     def took(self, seconds: float) -> None:
@@ -132,7 +136,15 @@ class FileWriter:
         self._paused = False
         self._in_thread = False
         self._error: BaseException | None = None
+        self.kept: Kept | None = None  #: what became of the file, once it is complete
         self._finish: Callable[[], None] | None = None  # once nothing waits
+
+    @property
+    def path(self) -> str | None:
+        """Where the file is, once it is complete."""
+        if self.kept is None:
+            return None
+        return os.path.abspath(os.path.join(self._storage.directory, self.kept.name))
 
     # IConsumer
 
@@ -151,13 +163,13 @@ class FileWriter:
         if self._error is not None:
             return
         storage = self._storage
-        if storage.slow or self._in_thread or self._waiting:
+        began = storage.reactor.seconds()
+        if self._in_thread or self._waiting or storage.slow_at(began):
             self._waiting += data
             self._waiting_octets += _cost(data)
             self._balance()
             self._next()
             return
-        began = storage.reactor.seconds()
         try:
             self._file.write(data)
         except OSError as error:
@@ -198,7 +210,7 @@ class FileWriter:
         """Keep it with nobody to wait for, as most are where nothing is synced."""
         storage = self._storage
         try:
-            self._file.name = storage.name(self._instance)
+            self._name()
             kept, seconds = _timed(storage.reactor.seconds, self._file.keep)
         except Exception as error:
             self._failed(error)
@@ -206,9 +218,13 @@ class FileWriter:
         storage.took(seconds)
         self._kept(kept)
 
+    def _name(self) -> None:
+        if not self._storage.by_default:  # else the file has had that name from the beginning
+            self._file.name = self._storage.name(self._instance)
+
     def _keep(self) -> Deferred[Kept]:
         try:
-            self._file.name = self._storage.name(self._instance)
+            self._name()
         except Exception:
             return fail()
         if self._storage.commits is None:
@@ -255,6 +271,7 @@ class FileWriter:
         self._failed(failure.value)
 
     def _kept(self, kept: Kept) -> None:
+        self.kept = kept
         if self._storage.tells_of_kept:
             instance = self._instance
             event = events.InstanceKept(

@@ -23,6 +23,8 @@ FLAT = "{prefix}.{instance}"
 LONGEST = 245
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+#: What :func:`safe` leaves as it is: nearly everything that it sees.
+_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{,63}")
 
 
 def safe(value: str | None) -> str:
@@ -30,6 +32,8 @@ def safe(value: str | None) -> str:
 
     What is absent is ``_``, too; and a leading dot, which would hide a file or lead out of a directory.
     """
+    if value and _SAFE.fullmatch(value):
+        return value
     text = _UNSAFE.sub("_", value or "")[:64]
     return "_" + text[1:] if text[:1] in ("", ".") else text
 
@@ -70,6 +74,7 @@ class Layout:
             parts = list(Formatter().parse(template))
         except ValueError as error:
             raise ValueError(f"{template!r}: {error}") from None
+        self.template = template
         self._parts: list[tuple[str, Callable[[Instance], str | None] | None]] = []
         names = []
         for text, name, spec, conversion in parts:
@@ -90,6 +95,5 @@ class Layout:
 
     def __call__(self, instance: Instance) -> str:
         """Return the name of an instance, relative to the directory of the storage."""
-        return "".join(
-            text + (safe(field(instance)) if field is not None else "") for text, field in self._parts
-        )
+        parts = [text if field is None else text + safe(field(instance)) for text, field in self._parts]
+        return "".join(parts)

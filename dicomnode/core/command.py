@@ -10,9 +10,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from struct import Struct
 from struct import error as _StructError
-from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast, dataclass_transform
 
 from dicomnode.errors import InvalidCommand
 
@@ -473,16 +474,32 @@ def respond(request: Request, status: int, **elements: Any) -> Response:
 
     :param elements: further elements of the response. One that the response does not have is left out.
     """
-    code = request.command_field | RESPONSE
-    message = COMMANDS.get(code, UnrecognizedRSP)
-    known = _NAMES[message]
+    message, names, uids = _answers(cast(Any, type(request)))
     values: dict[str, Any] = {"message_id_being_responded_to": request.message_id, "status": status}
-    for name in ("sop_class_uid", "sop_instance_uid"):
-        uid = getattr(request, f"affected_{name}", None) or getattr(request, f"requested_{name}", None)
-        values[f"affected_{name}"] = uid or None
-    if elements.get("error_comment") is not None:
-        elements["error_comment"] = elements["error_comment"][:64] or None  # its VR is LO
-    values = {name: value for name, value in (values | elements).items() if name in known}
+    for name, of_request in uids:
+        values[name] = getattr(request, of_request) or None
     if message is UnrecognizedRSP:
-        values["command_field"] = code
-    return message(**values)  # type: ignore[return-value]  # a request's code with the bit is a response's
+        values["command_field"] = request.command_field | RESPONSE
+    if elements:
+        if elements.get("error_comment") is not None:
+            elements["error_comment"] = elements["error_comment"][:64] or None  # its VR is LO
+        values |= {name: value for name, value in elements.items() if name in names}
+    return message(**values)
+
+
+@cache
+def _answers(
+    request: type[Request],
+) -> tuple[type[Response], frozenset[str], tuple[tuple[str, str], ...]]:
+    """Return a request's response, its elements, and which UIDs of it are which of the request's."""
+    message: type[Response] = UnrecognizedRSP
+    if request is not UnrecognizedRQ:
+        code = cast(int, request.command_field) | RESPONSE
+        message = cast("type[Response]", COMMANDS.get(code, UnrecognizedRSP))
+    uids = tuple(
+        (f"affected_{name}", f"{which}_{name}")
+        for name in ("sop_class_uid", "sop_instance_uid")
+        for which in ("affected", "requested")
+        if f"affected_{name}" in _NAMES[message] and f"{which}_{name}" in _NAMES[request]
+    )
+    return message, _NAMES[message], uids
