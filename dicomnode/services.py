@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dicomnode import events, uids
+from dicomnode.considering import Consider, Considering
 from dicomnode.core.command import CEchoRQ, CStoreRQ, Status
 from dicomnode.core.dataset import Walk
 from dicomnode.errors import OperationFailed
@@ -81,6 +82,7 @@ class Storage:
     :param accept_unknown: accept SOP Classes, too, that are private or newer than this program.
     :param check: refuse a data set that is not whole, or not the instance that its command names.
     :param walk: walk data sets though they are not checked: the storage wants to know what they say.
+    :param consider: is asked, once the header of a data set has been walked, whether to keep the instance.
     :param max_instance_size: refuse instances whose data set has more octets; 0 is no limit.
     :param threads: where deflated data sets are inflated, to be walked; without them, where they pass.
     :param observe: is told of data sets that were stored in doubt.
@@ -95,6 +97,7 @@ class Storage:
         accept_unknown: bool = False,
         check: bool = True,
         walk: bool = True,
+        consider: Consider | None = None,
         max_instance_size: int = 0,
         threads: Threads | None = None,
         observe: events.Observer = events.ignore,
@@ -104,7 +107,8 @@ class Storage:
         self._max_instance_size = max_instance_size
         self._observe = events.guarded(observe)
         self._check = check
-        self._walk = walk or check
+        self._consider = consider
+        self._walk = walk or check or consider is not None
         syntaxes = tuple(transfer_syntaxes)
         known = dict.fromkeys(sop_classes, syntaxes)
         self.contexts: Mapping[str, Sequence[str]] = known
@@ -114,10 +118,13 @@ class Storage:
     async def perform(self, operation: IOperation) -> int:
         self._judge(operation)
         walk = Walk(operation.context.transfer_syntax) if self._walk else None
-        opening = maybeDeferred(self._storage.open, Instance.of(operation, walk))
+        instance = Instance.of(operation, walk)
+        opening = maybeDeferred(self._storage.open, instance)
         writer = cast(IInstanceWriter, opening.result) if _settled(opening) else await _not_lost(opening)
         if self._max_instance_size:
             writer = _Bounded(writer, self._max_instance_size)
+        if self._consider is not None:
+            writer = Considering(writer, instance, self._consider)
         try:
             if walk is None:
                 await operation.deliver_data_set(writer)

@@ -35,24 +35,20 @@ class Threads:
     pool: ThreadPool
 
 
-@implementer(IInstanceWriter, IPushProducer)
-class Walking:
-    """Walks a data set on its way to a writer."""
+@implementer(IPushProducer)
+class Between:
+    """Stands between a producer and a writer, to which it is the producer: either may be paused for both.
 
-    def __init__(self, writer: IInstanceWriter, walk: Walk) -> None:
+    :param writer: to which the data set goes.
+    """
+
+    def __init__(self, writer: IInstanceWriter) -> None:
         self.stopped = False  #: has the writer said that it can take no more?
-        self.walk = walk
         self._writer = writer
         self._producer: IPushProducer | None = None
         self._pauses: set[object] = set()
-        self.commit = writer.commit
-        self.abort = writer.abort
 
-    def finished(self) -> Deferred[None] | None:
-        """Fires when the walk has seen what was written; None if it has."""
-        return None
-
-    # IConsumer
+    # IConsumer, but for what is done with the data
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         self._producer = cast(IPushProducer, producer)
@@ -66,11 +62,7 @@ class Walking:
         self.writeSequence((data,))
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
-        self._see(data)
         self._writer.writeSequence(data)
-
-    def _see(self, data: Sequence[bytes | memoryview]) -> None:
-        self.walk.feed_sequence(data)
 
     # IPushProducer: for the writer
 
@@ -94,6 +86,28 @@ class Walking:
         self._pauses.discard(reason)
         if not self._pauses and self._producer is not None:
             self._producer.resumeProducing()
+
+
+@implementer(IInstanceWriter)
+class Walking(Between):
+    """Walks a data set on its way to a writer."""
+
+    def __init__(self, writer: IInstanceWriter, walk: Walk) -> None:
+        super().__init__(writer)
+        self.walk = walk
+        self.commit = writer.commit
+        self.abort = writer.abort
+
+    def finished(self) -> Deferred[None] | None:
+        """Fires when the walk has seen what was written; None if it has."""
+        return None
+
+    def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
+        self._see(data)
+        self._writer.writeSequence(data)
+
+    def _see(self, data: Sequence[bytes | memoryview]) -> None:
+        self.walk.feed_sequence(data)
 
 
 class ThreadedWalking(Walking):

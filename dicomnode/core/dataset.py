@@ -32,6 +32,9 @@ SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI
 #: With these an undefined length is a sequence's: PS3.5 6.2.2 says so of UN; implicit VR has none.
 SEQUENCE_VRS = frozenset({b"SQ", b"UN", b""})
 
+#: The last of the tags whose values are kept, as data sets are ordered.
+LAST_KEPT = 0x0020000E
+
 #: Octets of the longest value that is kept: the 64 characters of LO, of four octets each in UTF-8.
 LONGEST_VALUE = 256
 #: Octets that hold a whole header and the longest value.
@@ -178,6 +181,7 @@ class Walk:
         self.study_instance_uid = self.series_instance_uid = self.modality = None
         self._inflater = Inflater() if transfer_syntax in DEFLATED else None
         self._order = BIG if transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else LITTLE
+        self._top_order = self._order
         # The first element tells explicit from implicit VR, not the transfer syntax: pydicom does
         # so too, and some private transfer syntaxes are implicit.
         self._part = Part.UNDECIDED
@@ -195,6 +199,15 @@ class Walk:
     def deflated(self) -> bool:
         """Is the data set inflated to be walked? Then a walk costs what it holds, not what it is fed."""
         return self._inflater is not None
+
+    @property
+    def header_passed(self) -> bool:
+        """Is the walk past the elements whose values it keeps?
+
+        They are in order of their tags (PS3.5 7.1). Of a data set in which they are not, and of one that
+        ends before, it may be seen no sooner than at the end what it has to say.
+        """
+        return self._stopped or self._top_order.turned(self._tag) > LAST_KEPT
 
     def feed(self, data: bytes | memoryview) -> None:
         """Walk the next octets. Never raises for what the peer sent."""

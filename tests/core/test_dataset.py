@@ -447,6 +447,67 @@ class SequenceTests(WalkTestCase):
         self.assertEqual((walk.whole, walk.octets, walk._open), (False, 16_000_000, []))
 
 
+class FeedSequenceTests(WalkTestCase):
+    """Several fragments at a time are walked as they are one by one."""
+
+    def test_sequences(self) -> None:
+        """Those in the middle of a value are counted, whatever is before and behind."""
+        data = short((0x0010, 0x0020), b"LO", b"PATIENT ") + long(PIXEL_DATA, b"OW", bytes(900))
+        data += short((0x7FE1, 0x0010), b"LO", b"BEHIND")
+        fragments = octet_by_octet(data)
+        for size in (1, 7, 100, len(fragments)):
+            walk = Walk(EXPLICIT)
+            for start in range(0, len(fragments), size):
+                walk.feed_sequence(fragments[start : start + size])
+            walk.end()
+            self.assertEqual(outcome(walk), outcome(walked(EXPLICIT, data)))
+
+
+class HeaderTests(WalkTestCase):
+    """Once the walk is past the last of the values that it keeps, it says so."""
+
+    def passed(self, transfer_syntax: str, data: bytes) -> tuple[int, Walk]:
+        """Walk octet by octet until the header has passed; return how many octets that took."""
+        walk = Walk(transfer_syntax)
+        for taken, octet in enumerate(octet_by_octet(data), start=1):
+            walk.feed(octet)
+            if walk.header_passed:
+                return taken, walk
+        return 0, walk
+
+    def test_passed(self) -> None:
+        """It has passed with the header of the first element behind, whatever its tag, and not before."""
+        for order, transfer_syntax in (("<", EXPLICIT), (">", BIG_ENDIAN)):
+            header = short((0x0010, 0x0020), b"LO", b"PATIENT ", order)
+            header += short((0x0020, 0x000D), b"UI", b"1.2.3\0", order)
+            header += short((0x0020, 0x000E), b"UI", b"1.2.3.4\0", order)
+            behind = (
+                short((0x0020, 0x0011), b"IS", b"1 ", order),
+                long(PIXEL_DATA, b"OW", bytes(90), order=order),
+            )
+            for element in behind:
+                taken, walk = self.passed(transfer_syntax, header + element)
+                self.assertGreaterEqual(taken, len(header) + 8)
+                self.assertLessEqual(taken, len(header) + 12)
+                self.assertEqual(walk.patient_id, "PATIENT")
+                self.assertEqual(walk.series_instance_uid, "1.2.3.4")
+
+    def test_not_passed(self) -> None:
+        """It has not while the values may still come: inside a sequence before them, too."""
+        header = short((0x0008, 0x0060), b"CS", b"CT")
+        item = implicit(ITEM, length=UNDEFINED) + long(PIXEL_DATA, b"OW", bytes(8))
+        sequence = long((0x0008, 0x1140), b"SQ", item, length=UNDEFINED)
+        series = short((0x0020, 0x000E), b"UI", b"1.2.3.4\0")
+        for data in (b"", header, header + sequence, header + series, series[:9]):
+            self.assertEqual(self.passed(EXPLICIT, data)[0], 0)
+
+    def test_fault(self) -> None:
+        """Where the walk stops, nothing more comes to be known."""
+        taken, walk = self.passed(DEFLATED, b"\xff" * 20)
+        self.assertGreater(taken, 0)
+        self.assertIsNone(walk.patient_id)
+
+
 class FaultTests(WalkTestCase):
     """What is refused, and how it is put."""
 

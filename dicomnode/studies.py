@@ -1,0 +1,195 @@
+"""Tells when nothing more comes of a study: across associations, and whoever sends it.
+
+DICOM does not say when a study is complete. What can be seen is that no instance of it has come for a
+while, and none is on its way. A study that goes on after that is another one to those who are told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import takewhile
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from dicomnode.hooks import Hook, InstanceReceived, tell
+from dicomnode.interfaces import Instance
+from dicomnode.networks import host
+
+#: Studies that are waited for at a time: some kilobytes each, at the most. A department sends a few dozen.
+MOST = 10_000
+
+#: Titles and addresses of each that are remembered: a study comes from a few devices, unless someone makes
+#: it look otherwise.
+SENDERS = 16
+
+
+class Because(Enum):
+    """Why a study has ended."""
+
+    #: nothing of it has come for so long
+    QUIET = "quiet"
+    #: too many others have begun, and of this one nothing has come for longer than of any
+    CROWDED = "crowded"
+    #: the service stops; the rest of it may come when it runs again
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyEnded:
+    """Nothing more comes of a study, as far as can be known."""
+
+    study_instance_uid: str
+    #: who has sent of it, who was heard last being the last; at most ``SENDERS``
+    calling_ae_titles: tuple[str, ...]
+    #: by which titles we were called, likewise
+    called_ae_titles: tuple[str, ...]
+    #: the addresses from which it came, likewise: as :func:`dicomnode.networks.host` has them
+    hosts: tuple[str, ...]
+    #: how many were received: an instance that was sent twice counts twice
+    instances: int
+    #: of their data sets
+    octets: int
+    #: in which all of its files are, and maybe others'; None where the storage keeps no files
+    directory: str | None
+    #: when the first and the last instance were kept, in seconds, by the reactor's clock
+    first: float
+    last: float
+    because: Because = Because.QUIET
+
+
+class _Study:
+    """What has come of a study."""
+
+    def __init__(self, first: float) -> None:
+        self.calling: OrderedDict[str, None] = OrderedDict()
+        self.called: OrderedDict[str, None] = OrderedDict()
+        self.hosts: OrderedDict[str, None] = OrderedDict()
+        self.instances = 0
+        self.octets = 0
+        self.directory: str | None = None
+        self.first = self.last = self.heard = first
+
+    def add(self, received: InstanceReceived) -> None:
+        instance = received.instance
+        for senders, sender in (
+            (self.calling, instance.calling_ae_title),
+            (self.called, instance.called_ae_title),
+            (self.hosts, host(instance.association.peer)),
+        ):
+            senders[sender] = None
+            senders.move_to_end(sender)
+            if len(senders) > SENDERS:
+                senders.popitem(last=False)
+        self.instances += 1
+        self.octets += received.octets
+        self.last = self.heard = received.time
+        if received.path is not None:
+            directory = os.path.dirname(received.path)
+            if self.directory is None:
+                self.directory = directory
+            elif directory != self.directory:
+                self.directory = os.path.commonpath([self.directory, directory])
+
+    def ended(self, uid: str, because: Because) -> StudyEnded:
+        return StudyEnded(
+            study_instance_uid=uid,
+            calling_ae_titles=tuple(self.calling),
+            called_ae_titles=tuple(self.called),
+            hosts=tuple(self.hosts),
+            instances=self.instances,
+            octets=self.octets,
+            directory=self.directory,
+            first=self.first,
+            last=self.last,
+            because=because,
+        )
+
+
+class Studies:
+    """Calls hooks when a study has ended.
+
+    It is given to :class:`~dicomnode.hooks.Hooked`, which tells it what arrives. Which study that is, the
+    walk says: without one, or without a Study Instance UID in it, an instance belongs to none. There is one
+    timer, and none while nothing is waited for.
+
+    :param hooks: are called for each study, one after the other; nothing waits for them.
+    :param quiet: for how long nothing of a study must have come, in seconds. An instance that is arriving
+        keeps its study from ending.
+    :param most: of studies that are waited for; beyond it the one of which nothing has come for longest
+        ends early.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, *hooks: Hook[StudyEnded], quiet: float = 30.0, most: int = MOST
+    ) -> None:
+        self._clock = clock
+        self._hooks = hooks
+        self._quiet = quiet
+        self._most = most
+        self._studies: OrderedDict[str, _Study] = OrderedDict()  # who was heard last is the last
+        self._arriving: dict[int, Instance] = {}
+        self._timer: IDelayedCall | None = None
+
+    def begun(self, instance: Instance) -> None:
+        """An instance begins to arrive."""
+        self._arriving[id(instance)] = instance
+
+    def given_up(self, instance: Instance) -> None:
+        """An instance that began to arrive is not kept."""
+        self._arriving.pop(id(instance), None)
+
+    def received(self, received: InstanceReceived) -> None:
+        """An instance is kept."""
+        self.given_up(received.instance)
+        uid = _study_of(received.instance)
+        if not uid:
+            return
+        study = self._studies.get(uid)
+        if study is None:
+            study = self._studies[uid] = _Study(received.time)
+        study.add(received)
+        self._studies.move_to_end(uid)
+        self._wait()
+        if len(self._studies) > self._most:
+            self._end([next(iter(self._studies))], Because.CROWDED)
+
+    def stop(self) -> None:
+        """End all of them: the service stops."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._end([*self._studies], Because.STOPPED)
+
+    def _wait(self) -> None:
+        """Wait for the one that will be quiet first."""
+        if self._timer is None and self._studies:
+            first = next(iter(self._studies.values()))
+            left = first.heard + self._quiet - self._clock.seconds()
+            self._timer = self._clock.callLater(max(0.0, left), self._look)
+
+    def _look(self) -> None:
+        """End those that have been quiet for long enough."""
+        self._timer = None
+        now = self._clock.seconds()
+        due = [*takewhile(lambda uid: self._studies[uid].heard + self._quiet <= now, self._studies)]
+        for uid in {_study_of(instance) for instance in self._arriving.values()}.intersection(due):
+            self._studies[uid].heard = now
+            self._studies.move_to_end(uid)
+            due.remove(uid)
+        self._end(due, Because.QUIET)
+        self._wait()
+
+    def _end(self, uids: Sequence[str], because: Because) -> None:
+        # All are gone before anyone is told, who might bring more.
+        for ended in [self._studies.pop(uid).ended(uid, because) for uid in uids]:
+            Deferred.fromCoroutine(tell(self._hooks, ended))
+
+
+def _study_of(instance: Instance) -> str:
+    walk = instance.walk
+    return "" if walk is None else walk.study_instance_uid or ""

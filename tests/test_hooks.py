@@ -1,0 +1,261 @@
+"""Tests for :mod:`dicomnode.hooks`."""
+
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from dicomnode import Acceptor, OperationFailed, Storage, Verification, events, uids
+from dicomnode.commits import Sync
+from dicomnode.contracts import InstanceWriterContract
+from dicomnode.core.command import Status
+from dicomnode.filestore import FileStorage
+from dicomnode.hooks import AssociationHooks, AssociationOver, Hooked, InstanceReceived
+from dicomnode.interfaces import Instance, IStorage
+from dicomnode.partfile import OnDuplicate
+from dicomnode.studies import Studies
+from dicomnode.testing import MemoryStorage, Peer, Pool, Reactor
+from tests.test_services import CT, EXPLICIT_VR_LE, CoroutineStorage, Stubborn, data_set
+
+
+class HookCase(SynchronousTestCase):
+    """Tests of hooks at the other end of an association in memory."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.storage = MemoryStorage()
+        self.received: list[InstanceReceived] = []
+
+    def associate(
+        self,
+        *hooks: Any,
+        storage: IStorage | None = None,
+        studies: Studies | None = None,
+        observe: events.Observer = events.ignore,
+    ) -> Peer:
+        hooked = Hooked(storage or self.storage, self.reactor, *hooks, studies=studies)
+        services = [Storage(hooked, observe=observe), Verification()]
+        peer = Peer(Acceptor(self.reactor, services, observe=observe))
+        peer.associates({CT: [EXPLICIT_VR_LE], uids.VERIFICATION: [EXPLICIT_VR_LE]})
+        return peer
+
+
+class InstanceTests(HookCase):
+    """A hook is called once an instance is kept."""
+
+    def test_called(self) -> None:
+        """Each is called in turn with what was kept, which is there by then."""
+        there: list[bool] = []
+        peer = self.associate(self.received.append, lambda _: there.append("1.2.3" in self.storage.instances))
+        self.reactor.advance(7)
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(peer.response.status, Status.SUCCESS)
+        (received,) = self.received
+        self.assertEqual(received.instance.sop_instance_uid, "1.2.3")
+        self.assertEqual(received.instance.walk and received.instance.walk.whole, True)
+        self.assertEqual((received.octets, received.time), (len(data_set()), 7.0))
+        self.assertEqual((received.path, received.replaced, received.dropped), (None, False, False))
+        self.assertEqual(there, [True])
+
+    def test_not_called(self) -> None:
+        """None is called for what is not kept, whether it is refused, or the storage fails."""
+        peer = self.associate(self.received.append)
+        peer.stores("1.2.3", data_set()[:-3])
+        self.storage.error = OSError(28, "No space left on device")
+        peer.stores("1.2.3", data_set())
+        self.assertEqual([response.status for response in peer.responses], [0xC210, 0xA700])
+        self.assertEqual(self.received, [])
+
+    def test_waits(self) -> None:
+        """The response waits for the hooks, and each for those before it."""
+        turns: list[Deferred[None]] = [Deferred(), Deferred()]
+        peer = self.associate(lambda _: turns[0], self.received.append, lambda _: turns[1])
+        peer.stores("1.2.3", data_set())
+        self.assertIn("1.2.3", self.storage.instances)
+        self.assertEqual((self.received, peer.responses), ([], []))
+        turns[0].callback(None)
+        peer.exchange()
+        self.assertEqual((len(self.received), peer.responses), (1, []))
+        turns[1].callback(None)
+        peer.exchange()
+        self.assertEqual(peer.response.status, Status.SUCCESS)
+
+    def test_coroutine(self) -> None:
+        """It may be a coroutine function, and so may what it stands round."""
+
+        async def hook(received: InstanceReceived) -> None:
+            self.received.append(received)
+
+        peer = self.associate(hook, storage=cast(Any, CoroutineStorage()))
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(peer.response.status, Status.SUCCESS)
+        self.assertEqual(len(self.received), 1)
+        peer.stores("1.2.3", data_set()[:-3])
+        self.assertEqual(peer.response.status, 0xC210)
+
+    def test_fails(self) -> None:
+        """What it fails with is logged; others are called, Success is answered, the instance stays."""
+
+        def hook(received: InstanceReceived) -> None:
+            raise ZeroDivisionError
+
+        peer = self.associate(hook, self.received.append)
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(peer.response.status, Status.SUCCESS)
+        self.assertEqual(len(self.received), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_answers(self) -> None:
+        """The first OperationFailed is what is answered; others are called, the instance stays."""
+
+        def fails(status: int) -> Any:
+            async def hook(received: InstanceReceived) -> None:
+                raise OperationFailed(status, "not forwarded")
+
+            return hook
+
+        peer = self.associate(fails(0xA702), fails(0xA703), self.received.append)
+        peer.stores("1.2.3", data_set())
+        self.assertEqual((peer.response.status, peer.response.error_comment), (0xA702, "not forwarded"))
+        self.assertEqual(len(self.received), 1)
+        self.assertIn("1.2.3", self.storage.instances)
+        self.assertEqual(self.storage.writers[0].ended, "commit")
+
+    def test_association_ends(self) -> None:
+        """Hooks go on when the peer has gone."""
+        turn: Deferred[None] = Deferred()
+        peer = self.associate(lambda _: turn, self.received.append)
+        peer.stores("1.2.3", data_set())
+        peer.transport.lose()
+        self.assertEqual(self.received, [])
+        turn.callback(None)
+        self.assertEqual(len(self.received), 1)
+
+    def test_files(self) -> None:
+        """The path is that of the file, whatever has become of its name."""
+        there: list[bool] = []
+
+        def hook(received: InstanceReceived) -> None:
+            there.append(os.path.exists(received.path or ""))
+            self.received.append(received)
+
+        directory = self.mktemp()
+        os.makedirs(directory)
+        for on_duplicate, name, said in (
+            (OnDuplicate.REPLACE, "CT.1.2.3", (False, False)),
+            (OnDuplicate.REPLACE, "CT.1.2.3", (True, False)),
+            (OnDuplicate.KEEP, "CT.1.2.3", (False, True)),
+            (OnDuplicate.RENAME, "CT.1.2.3.1", (False, False)),
+        ):
+            storage = FileStorage(
+                directory,
+                reactor=self.reactor,
+                pool=cast(Any, Pool()),
+                sync=Sync.NONE,
+                on_duplicate=on_duplicate,
+            )
+            peer = self.associate(hook, storage=storage)
+            peer.stores("1.2.3", data_set())
+            received = self.received.pop()
+            self.assertEqual(received.path, os.path.abspath(os.path.join(directory, name)))
+            self.assertEqual((received.replaced, received.dropped), said)
+            self.assertTrue(there.pop())
+
+
+class StudyTests(HookCase):
+    """Studies are told what arrives and what does not."""
+
+    def test_told(self) -> None:
+        """They know what is arriving, until it is kept, given up, or cannot be kept."""
+        ended: list[Any] = []
+        studies = Studies(self.reactor, ended.append, quiet=10.0)
+        peer = self.associate(studies=studies)
+        arriving: list[int] = []
+        self.patch(studies, "received", lambda received: arriving.append(len(studies._arriving)))
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(arriving, [1])
+        studies._arriving.clear()
+        peer.stores("1.2.3", data_set()[:-3])
+        self.assertEqual(studies._arriving, {})
+        stubborn = Stubborn()
+        stubborn.committing = OSError(28, "No space left on device")
+        for studied in (studies, None):
+            peer = self.associate(self.received.append, storage=stubborn, studies=studied)
+            peer.stores("1.2.4", data_set("1.2.4"))
+            self.assertEqual(peer.response.status, 0xA700)
+        self.assertEqual((studies._arriving, self.received), ({}, []))
+
+
+class AssociationTests(HookCase):
+    """A hook is called when an association is over."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.over: list[AssociationOver] = []
+
+    def test_wants(self) -> None:
+        """It is told of no more than it needs."""
+        hooks = AssociationHooks()
+        self.assertTrue(hooks.wants(events.OperationEnded))
+        self.assertFalse(hooks.wants(events.OperationStarted))
+
+    def test_over(self) -> None:
+        """It is told how an association ended, and what was stored on it."""
+        peer = self.associate(observe=AssociationHooks(self.over.append))
+        association = peer.association
+        peer.stores("1.2.3", data_set())
+        peer.stores("1.2.4", data_set("1.2.4"))
+        peer.stores("1.2.5", data_set())
+        peer.echoes()
+        self.reactor.advance(3)
+        peer.releases()
+        self.assertEqual(self.over, [])
+        peer.transport.lose()
+        octets = len(data_set()) + len(data_set("1.2.4"))
+        self.assertEqual(self.over, [AssociationOver(association, "released", 3.0, 2, octets)])
+
+    def test_never(self) -> None:
+        """It is not told of what has been none."""
+        hooks = AssociationHooks(self.over.append)
+        acceptor = Acceptor(self.reactor, [Verification()], observe=hooks)
+        Peer(acceptor).transport.lose()
+        peer = self.associate(observe=hooks)
+        peer.stores("1.2.3", data_set())
+        peer.transport.lose()
+        self.assertEqual([(over.how, over.instances) for over in self.over], [("lost", 1)])
+
+    def test_fails(self) -> None:
+        """What it fails with is logged, and the others are called."""
+
+        async def hook(over: AssociationOver) -> None:
+            raise OperationFailed(0xA700)
+
+        peer = self.associate(observe=AssociationHooks(hook, self.over.append))
+        peer.transport.lose()
+        self.assertEqual(len(self.over), 1)
+        self.assertEqual(len(self.flushLoggedErrors(OperationFailed)), 1)
+
+
+class ContractTests(InstanceWriterContract, SynchronousTestCase):
+    """It keeps the promises of a storage, if what it stands round does."""
+
+    def setUp(self) -> None:
+        self.storage = MemoryStorage()
+        clock = Reactor()
+        self.hooked = Hooked(self.storage, clock, lambda _: None, studies=Studies(clock))
+
+    def open_storage(self) -> IStorage:
+        return self.hooked
+
+    def kept(self, what: Instance) -> bytes | None:
+        return self.storage.instances.get(what.sop_instance_uid, (what, None))[1]
+
+    def leftovers(self) -> Sequence[object]:
+        return ()
