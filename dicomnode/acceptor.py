@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import ChainMap, Counter
 from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import cast
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.cred.portal import Portal
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 
@@ -18,11 +20,12 @@ from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import answer
 from dicomnode.core.pdu import APPLICATION_CONTEXT, AssociateAC, AssociateRQ
 from dicomnode.errors import AssociationRejected
+from dicomnode.identity import Login, log_in, log_out
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomnode.interfaces import IAssociationPolicy, IService
+from dicomnode.interfaces import IAssociation, IAssociationPolicy, IService
 from dicomnode.limits import Limits, Slots
 from dicomnode.networks import host
-from dicomnode.policies import AcceptAny
+from dicomnode.policies import AcceptAny, ask, certificate_of
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.timers import Timeouts
 
@@ -33,7 +36,9 @@ class Acceptor(Factory):
     :param reactor: its clock; listening is the business of an endpoint.
     :param services: what is served. Where two serve an abstract syntax, the first does.
     :param policy: who may associate.
+    :param portal: where the users of those log in; without one, user identities are not looked at.
     :param limits: how many may, at a time.
+    :param slots: where those are counted; not here alone, where several processes share them.
     :param max_length: of a P-DATA-TF that we accept, in octets; 0 is no limit.
     :param timeouts: how long peers may be silent.
     :param observe: is told of everything.
@@ -48,7 +53,9 @@ class Acceptor(Factory):
         services: Sequence[IService],
         *,
         policy: IAssociationPolicy | None = None,
+        portal: Portal | None = None,
         limits: Limits = Limits(),
+        slots: Slots | None = None,
         max_length: int = 16382,
         timeouts: Timeouts = Timeouts(),
         observe: events.Observer = events.ignore,
@@ -57,6 +64,7 @@ class Acceptor(Factory):
         self._reactor = reactor
         self._services = services
         self._policy = AcceptAny() if policy is None else policy
+        self._portal = portal
         self._limits = limits
         self._max_length = max_length
         self._timeouts = timeouts
@@ -76,7 +84,9 @@ class Acceptor(Factory):
         self._awaiting_end: list[tuple[Deferred[None], IDelayedCall]] = []
         #: those whose transport connection is open
         self.associations: set[AssociationProtocol] = set()
-        self._slots = Slots(limits)
+        #: who has logged in on which of them
+        self.logins: dict[IAssociation, Login] = {}
+        self._slots = Slots(limits) if slots is None else slots
         # Those that hold no slot, the oldest first. What is dropped is in it no more.
         self._half_open: dict[AssociationProtocol, None] = {}
         self._dropping = False
@@ -98,6 +108,7 @@ class Acceptor(Factory):
         association.factory = self
         self.associations.add(association)
         self._half_open[association] = None
+        self._slots.connected()
         if 0 < self._limits.half_open < len(self._half_open):
             self._drop_oldest()
         return association
@@ -116,6 +127,10 @@ class Acceptor(Factory):
         self._half_open.pop(association, None)
         if len(self._half_open) * 2 <= self._limits.half_open:
             self._dropping = False
+
+    def tls_failed(self, peer: IAddress, why: str) -> None:
+        """Tell that there is no TLS with a peer: the endpoint says so, which alone knows."""
+        self._tell(events.TLSFailed(peer, why))
 
     def drain(self, grace: float) -> Deferred[None]:
         """Accept no one any more, answer what is in flight, then abort: every peer is told.
@@ -140,6 +155,9 @@ class Acceptor(Factory):
         self.associations.discard(association)
         self._slots.free(association)
         self._not_half_open(association)
+        login = self.logins.pop(association, None)
+        if login is not None:
+            log_out(login.logout, association)
         if self._draining and not self.associations:
             awaiting, self._awaiting_end = self._awaiting_end, []
             for drained, patience in awaiting:
@@ -153,8 +171,22 @@ class Acceptor(Factory):
     async def _ask(self, association: AssociationProtocol, request: AssociateRQ) -> AssociateAC:
         if request.application_context != APPLICATION_CONTEXT:
             raise AssociationRejected(1, 1, 2, "the Application Context Name is not DICOM's")
-        await maybeDeferred(self._policy.consider, request, association.peer)
+        await ask(self._policy, request, association.peer, certificate_of(association.transport))
+        login = None
+        if self._portal is not None:
+            identity = request.user_information.user_identity
+            clock, seconds = self._reactor, self._timeouts.acse
+            login = await log_in(self._portal, association, identity, clock=clock, seconds=seconds)
+        if association not in self.associations:  # and its policy has taken no notice of that
+            if login is not None:
+                log_out(login.logout, association)
+            raise CancelledError
         accepted = answer(request, self._offered, self._information)
+        if login is not None:
+            self.logins[association] = login
+            association.tell(events.LoggedIn(association, login.name))
+            information = replace(accepted.user_information, user_identity_response=login.response)
+            accepted = replace(accepted, user_information=information)
         self._slots.take(association)
         self._not_half_open(association)
         return accepted

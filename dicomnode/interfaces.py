@@ -6,18 +6,48 @@ association and an operation are what these are given.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IConsumer
 from zope.interface import Attribute, Interface
 
-from dicomnode.core.command import CStoreRQ, Request
+from dicomnode.core.command import CStoreRQ, Request, Response
 from dicomnode.core.dataset import Walk
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import AssociateRQ
+
+if TYPE_CHECKING:
+    from twisted.internet.ssl import Certificate  # which needs pyOpenSSL
+
+
+#: Is called with each response to what was invoked, the pending ones too, and with its data set.
+OnResponse: TypeAlias = Callable[[Response, bytes], None]
+#: Is called with the octets of a data set that were sent, and with how many there are if that is known.
+Progress: TypeAlias = Callable[[int, int | None], None]
+
+
+class Body(Protocol):
+    """Produces a data set that is sent: what Twisted knows as ``twisted.web.iweb.IBodyProducer``."""
+
+    @property
+    def length(self) -> Any:
+        """How many octets; anything but an int where that is not known."""
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        """Begin to ``write`` to an IConsumer. The Deferred fires when all is written, or fails."""
+
+    def pauseProducing(self) -> None:
+        """Write no more, until :meth:`resumeProducing`."""
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+
+    def stopProducing(self) -> None:
+        """Write no more, and let go of what is held: the Deferred never fires."""
 
 
 class IAssociation(Interface):
@@ -33,11 +63,37 @@ class IAssociation(Interface):
     def release() -> Deferred[None]:
         """Ask the other end to end the association in good order (PS3.8 7.2).
 
-        The Deferred fires when it has, and fails with AssociationAborted or AssociationLost.
+        What was invoked before is answered first; nothing can be invoked any more.
+        The Deferred fires when it has ended, and fails with AssociationAborted or AssociationLost.
         """
 
     def abort() -> None:
         """End the association at once, and tell the other end (PS3.8 7.3)."""
+
+    def invoke(
+        request: Request,
+        data_set: bytes | Body | None = None,
+        *,
+        context: PresentationContext | int | str | None = None,
+        on_response: OnResponse | None = None,
+        progress: Progress | None = None,
+    ) -> Deferred[Response]:
+        """Invoke an operation on the other end, or a notification, once those before it have been.
+
+        As many are unanswered at a time as the asynchronous operations window allows: one, if none was
+        negotiated (PS3.7 D.3.3.3). The others wait for their turn, first come, first served.
+
+        :param request: the command set. Its Message ID does not matter: another is put in its place.
+        :param data_set: in the transfer syntax of the context; it is cut to the other end's maximum length.
+        :param context: on which it is sent: one, its id, or its abstract syntax. Without it, that of
+            the SOP Class that the request names.
+        :param on_response: is called with each response, the last included, and its data set.
+        :return: fires with the last response, whatever its status. It fails with ContextNotAccepted, with
+            what the data set failed with, or with how the association ended: AssociationAborted,
+            AssociationTimedOut, AssociationLost or AssociationReleased. If it is cancelled, what has not
+            begun is not sent; a C-FIND, C-GET or C-MOVE is sent a C-CANCEL-RQ; of anything else the
+            response is awaited, and dropped.
+        """
 
 
 class IOperation(Interface):
@@ -160,3 +216,34 @@ class IAssociationPolicy(Interface):
 
         :param peer: the other end's address.
         """
+
+
+class ICertificatePolicy(IAssociationPolicy):
+    """Says who may associate, and looks at the certificate for that."""
+
+    def consider(
+        request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None
+    ) -> Deferred[None] | None:
+        """Decide as :class:`IAssociationPolicy` does.
+
+        :param certificate: the peer's, which has been verified against the trust roots of the endpoint;
+            None where the connection is not TLS, or the peer has shown none.
+        """
+
+
+class IUser(Interface):
+    """A user who has logged in: the avatar that a realm of :mod:`twisted.cred` makes."""
+
+    name: str = Attribute("By which a log may know the user; empty for nobody in particular.")
+
+
+class IReadable(Interface):
+    """Certificates in files, which can be read again: ``storescp`` does upon SIGHUP.
+
+    Endpoints that have any may provide it.
+    """
+
+    path: str = Attribute("Names the certificates in the log.")
+
+    def read() -> None:
+        """Read the files again. Raise ValueError, with a line on what is wrong, to stay as before."""

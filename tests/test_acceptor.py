@@ -19,6 +19,7 @@ from dicomnode.core.machine import State
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ, ProposedContext, ReleaseRQ
 from dicomnode.errors import AssociationRejected
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.limits import Limits
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer
@@ -151,6 +152,17 @@ class PolicyTests(ShellTestCase):
             peer.aborts()
             self.assertEqual(peer.transport.written, [])
             self.assertEqual(self.seen.of(events.Unexpected), [])
+
+    def test_much_too_late(self) -> None:
+        """A policy that answers when the peer has long gone gives its slot to no one."""
+        later: Deferred[None] = Deferred()
+        answer: Deferred[None] = Deferred(lambda deferred: deferred.callback(None))
+        answer.addCallback(lambda _: later)
+        self.accepts(Verification(), policy=Policy(answer), limits=Limits(associations=1))
+        self.associates().transport.lose()
+        later.callback(None)
+        self.assertEstablished(self.associates())
+        self.assertEqual(self.seen.of(events.Unexpected), [])
 
     def test_bug_when_cancelled(self) -> None:
         """A policy that fails otherwise when it is cancelled has a bug."""
