@@ -188,8 +188,6 @@ class AssociationProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._silence.heard(len(data))
-        if self._arriving is not None and len(data) == READ:
-            self._wire.read_in_bulk(True)
         self._unread.append(data)
         self.read_on()
 
@@ -438,9 +436,10 @@ class AssociationProtocol(Protocol):
             return
         if fragments.is_last:
             self._silence.came_on()
-            self._wire.read_in_bulk(False)
             self._arriving = None
         operation.receive(fragments.data, fragments.is_last)
+        # Behind a large instance there comes, most likely, another.
+        self._wire.read_in_bulk(operation.octets > READ or not fragments.is_last)
 
     def _cancel(self, message_id: int) -> None:
         for operation in list(self._operations):

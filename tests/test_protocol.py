@@ -40,6 +40,7 @@ from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer, Transport
 from dicomnode.timers import Timeouts
 from dicomnode.uids import VERIFICATION
+from dicomnode.wire import READ
 from tests.cases import (
     CT,
     CT_IMAGE_STORAGE,
@@ -800,6 +801,21 @@ class TurnTests(ShellTestCase):
             self.assertEqual(len(peer.transport.written), turns)
             self.take_turn(peer)
         self.assertEqual((turns, len(self.seen.of(events.OperationEnded))), (3, messages))
+
+    def test_reads(self) -> None:
+        """While a data set arrives more is read at a time; behind a large one, too, for another may come."""
+        peer = self.associates()
+        bulk: list[bool] = []
+        self.patch(peer.association._wire, "read_in_bulk", bulk.append)
+        peer.transport.deliver(begun(CT, store_rq()))
+        self.assertEqual(bulk, [])
+        for _ in range(READ // 16000 + 1):
+            peer.transport.deliver(data(CT, bytes(16000), last=False))
+            self.assertTrue(bulk[-1])
+        peer.transport.deliver(data(CT, b""))
+        self.assertTrue(bulk[-1])
+        peer.transport.deliver(message(CT, store_rq(), bytes(100)))
+        self.assertFalse(bulk[-1])
 
     def test_nobody_is_told(self) -> None:
         """Nobody is behind: nobody is told that reading was paused, nor is the peer silent."""
