@@ -3,9 +3,11 @@
 The public names, and where they are at home; ``docs/architecture`` has the picture:
 
 - :mod:`dicomnode.acceptor`: associations requested of us;
+- :mod:`dicomnode.requestor`: associations that we request;
 - :mod:`dicomnode.policies`, :mod:`dicomnode.limits`: who may request them, and how many at a time;
 - :mod:`dicomnode.services`: what is performed on them;
 - :mod:`dicomnode.filestore`: where instances are kept;
+- :mod:`dicomnode.hooks`, :mod:`dicomnode.studies`: who is told what has arrived;
 - :mod:`dicomnode.interfaces`: what a third party can implement instead;
 - :mod:`dicomnode.observers`, :mod:`dicomnode.events`: what can be seen of it all;
 - :mod:`dicomnode.core`: the protocol without I/O, for other loops, and for the curious.
@@ -17,24 +19,40 @@ from dicomnode.errors import (
     AssociationAborted,
     AssociationLost,
     AssociationRejected,
+    AssociationReleased,
+    AssociationTimedOut,
+    ContextNotAccepted,
     DicomNodeError,
+    InvalidFile,
     LocalProtocolError,
     OperationFailed,
+    TooManyContexts,
 )
 from dicomnode.filestore import FileStorage
 from dicomnode.implementation import __version__
 from dicomnode.interfaces import (
     IAssociation,
     IAssociationPolicy,
+    ICertificatePolicy,
     IInstanceWriter,
     Instance,
     IOperation,
     IService,
     IStorage,
+    IUser,
 )
 from dicomnode.limits import Limits
-from dicomnode.policies import AcceptAny, All, CalledAETitle, CallingAETitle, PeerAddress, PolicyFile
+from dicomnode.policies import (
+    AcceptAny,
+    All,
+    CalledAETitle,
+    CallingAETitle,
+    CertificateSubject,
+    PeerAddress,
+    PolicyFile,
+)
 from dicomnode.protocol import AssociationProtocol
+from dicomnode.requestor import ServiceUser, associate, plan
 from dicomnode.services import Discard, Storage, Verification
 from dicomnode.timers import Timeouts
 
@@ -46,26 +64,37 @@ __all__ = [
     "AssociationLost",
     "AssociationProtocol",
     "AssociationRejected",
+    "AssociationReleased",
+    "AssociationTimedOut",
     "CalledAETitle",
     "CallingAETitle",
+    "CertificateSubject",
+    "ContextNotAccepted",
     "DicomNodeError",
     "Discard",
     "FileStorage",
     "IAssociation",
     "IAssociationPolicy",
+    "ICertificatePolicy",
     "IInstanceWriter",
     "IOperation",
     "IService",
     "IStorage",
+    "IUser",
     "Instance",
+    "InvalidFile",
     "Limits",
     "LocalProtocolError",
     "OperationFailed",
     "PeerAddress",
     "PolicyFile",
+    "ServiceUser",
     "Status",
     "Storage",
     "Timeouts",
+    "TooManyContexts",
     "Verification",
     "__version__",
+    "associate",
+    "plan",
 ]

@@ -23,6 +23,7 @@ _log = Logger()  # for what an observer cannot be told: its own failure
 
 if TYPE_CHECKING:
     from dicomnode.interfaces import IAssociation, Instance, IOperation
+    from dicomnode.invocation import Invocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,47 @@ class PolicyNotRead:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificatesRead:
+    """The keys and certificates of an endpoint are in force as they are now."""
+
+    path: str  #: of its own certificate
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesNotRead:
+    """The keys and certificates of an endpoint cannot be used; those from before stay in force."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TLSFailed:
+    """There is no TLS with a peer: no common version or cipher suite, no certificate or none that is good."""
+
+    peer: IAddress
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """One of several processes accepts associations."""
+
+    worker: int
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """One of several processes has ended, and should not have; its associations are lost."""
+
+    worker: int
+    process: int
+    why: str
+    delay: float | None = None  #: until another takes its place, in seconds; None: none will
+
+
+@dataclass(frozen=True, slots=True)
 class TooManyHalfOpen:
     """There are too many connections without an association: from here on the oldest are dropped.
 
@@ -75,10 +117,18 @@ class TooManyHalfOpen:
 
 @dataclass(frozen=True, slots=True)
 class AssociationRequested:
-    """An A-ASSOCIATE-RQ has arrived."""
+    """An A-ASSOCIATE-RQ has arrived; or, where we are the requestor, was sent."""
 
     association: IAssociation
     request: AssociateRQ
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The user of the requestor has logged in; whether there is an association is still to be seen."""
+
+    association: IAssociation
+    user: str  #: the user's name; empty for an anonymous one
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +142,7 @@ class AssociationAccepted:
 
 @dataclass(frozen=True, slots=True)
 class AssociationRejected:
-    """The association is refused."""
+    """The association is refused: by us, or, where we are the requestor, by the other end."""
 
     association: IAssociation
     request: AssociateRQ
@@ -164,6 +214,25 @@ class OperationEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class InvocationStarted:
+    """We have invoked an operation: its command set is sent, its data set not yet."""
+
+    association: IAssociation
+    invocation: Invocation
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationEnded:
+    """What we invoked is answered; or, when ``response`` is None, its association ended before that."""
+
+    association: IAssociation
+    invocation: Invocation
+    response: Response | None
+    octets: int  #: of the data set, that were sent
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CancelReceived:
     """The peer wants no more of an operation; it may have ended already."""
 
@@ -201,6 +270,24 @@ class InstanceNotKept:
     name: str
     directory: str
     error: OSError
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionEnded:
+    """A command that a hook has had executed has ended; or it is not executed at all."""
+
+    arguments: tuple[str, ...]  #: the name of the program first
+    process: int  #: its id; 0: it was not run
+    why: str  #: in words; empty where its exit code is 0
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionSaid:
+    """A command that a hook has had executed has written a line."""
+
+    process: int
+    line: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +330,14 @@ Event: TypeAlias = (
     | PartRemoved
     | PolicyRead
     | PolicyNotRead
+    | WorkerStarted
+    | WorkerEnded
+    | CertificatesRead
+    | CertificatesNotRead
+    | TLSFailed
     | TooManyHalfOpen
     | AssociationRequested
+    | LoggedIn
     | AssociationAccepted
     | AssociationRejected
     | AbortReceived
@@ -254,10 +347,14 @@ Event: TypeAlias = (
     | AssociationEnded
     | OperationStarted
     | OperationEnded
+    | InvocationStarted
+    | InvocationEnded
     | CancelReceived
     | Doubted
     | InstanceKept
     | InstanceNotKept
+    | ExecutionEnded
+    | ExecutionSaid
     | Paused
     | Resumed
     | Transition

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,6 +16,7 @@ from twisted.logger import LogLevel
 
 from dicomnode import dumps, events, uids
 from dicomnode.core.command import CEchoRQ, CStoreRQ, Response, Status
+from dicomnode.core.machine import Role
 from dicomnode.core.pdu import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     ACCEPTANCE,
@@ -74,6 +76,30 @@ def _policy_not_read(event: events.PolicyNotRead) -> Iterator[str]:
     yield f"The policy stays as it was: {visible(event.why, 4096)}"
 
 
+def _certificates_read(event: events.CertificatesRead) -> Iterator[str]:
+    yield f"Certificates read: {visible(event.path, 4096)}"
+
+
+def _certificates_not_read(event: events.CertificatesNotRead) -> Iterator[str]:
+    yield f"The certificates stay as they were: {visible(event.why, 4096)}"
+
+
+def _tls_failed(event: events.TLSFailed) -> Iterator[str]:
+    yield f"TLS with {spoken(event.peer)} failed: {visible(event.why, 1024)}"
+
+
+def _worker_started(event: events.WorkerStarted) -> Iterator[str]:
+    yield f"Worker {event.worker} accepts associations (process {event.process})"
+
+
+def _worker_ended(event: events.WorkerEnded) -> Iterator[str]:
+    line = f"Worker {event.worker} (process {event.process}) has ended: {visible(event.why)}"
+    if event.delay is not None:
+        when = f"in {event.delay:g} s" if event.delay else "at once"
+        line += f"; another takes its place {when}"
+    yield line
+
+
 # Associations
 
 
@@ -88,8 +114,12 @@ def _requested(event: events.AssociationRequested) -> Iterator[str]:
     return dumps.associate_rq(event.request)
 
 
+def _logged_in(event: events.LoggedIn) -> Iterator[str]:
+    yield f"User {visible(event.user)} has logged in" if event.user else "An anonymous user is let in"
+
+
 def _accepting(event: events.AssociationAccepted) -> Iterator[str]:
-    yield "Accepting Association"
+    yield "Accepting Association" if event.association.role is Role.ACCEPTOR else "Association Accepted"
 
 
 def _accepted(event: events.AssociationAccepted) -> Iterator[str]:
@@ -98,7 +128,7 @@ def _accepted(event: events.AssociationAccepted) -> Iterator[str]:
 
 def _contexts_rejected(event: events.AssociationAccepted) -> Iterator[str]:
     rejected = [context for context in event.answer.contexts if context.result != ACCEPTANCE]
-    if not rejected:
+    if not rejected or event.association.role is Role.REQUESTOR:
         return
     proposed = {context.id: context for context in event.request.contexts}
     peer = who(event.association)
@@ -133,7 +163,8 @@ def _version_not_supported(event: events.AssociationRejected) -> Iterator[str]:
 
 def _rejecting(event: events.AssociationRejected) -> Iterator[str]:
     if not _for_its_version(event):
-        yield "Rejecting Association"
+        ours = event.association.role is Role.ACCEPTOR
+        yield "Rejecting Association" if ours else "Association Rejected"
 
 
 def _for_its_version(event: events.AssociationRejected) -> bool:
@@ -314,6 +345,28 @@ def _not_kept(event: events.InstanceNotKept) -> Iterator[str]:
     yield visible(str(event.error), 4096)
 
 
+# Hooks
+
+
+def _execution_ended(event: events.ExecutionEnded) -> Iterator[str]:
+    if not event.why:
+        yield f"{_executed(event)} has ended, after {event.seconds:.3f} s"
+
+
+def _execution_failed(event: events.ExecutionEnded) -> Iterator[str]:
+    if event.why:
+        yield f"{_executed(event)} {visible(event.why)}"
+
+
+def _executed(event: events.ExecutionEnded) -> str:
+    process = f" (process {event.process})" if event.process else ""
+    return f"Command {visible(shlex.join(event.arguments), 4096)}{process}"
+
+
+def _execution_said(event: events.ExecutionSaid) -> Iterator[str]:
+    yield f"Process {event.process}: {visible(event.line, 4096)}"
+
+
 # The rest
 
 
@@ -335,8 +388,14 @@ SAID: Mapping[type[Any], Said] = {
     events.PartRemoved: Said(_WARN, ((_WARN, _part_removed),)),
     events.PolicyRead: Said(_INFO, ((_INFO, _policy_read),)),
     events.PolicyNotRead: Said(_ERROR, ((_ERROR, _policy_not_read),)),
+    events.CertificatesRead: Said(_INFO, ((_INFO, _certificates_read),)),
+    events.CertificatesNotRead: Said(_ERROR, ((_ERROR, _certificates_not_read),)),
+    events.TLSFailed: Said(_WARN, ((_WARN, _tls_failed),)),
+    events.WorkerStarted: Said(_INFO, ((_INFO, _worker_started),)),
+    events.WorkerEnded: Said(_ERROR, ((_ERROR, _worker_ended),)),
     events.TooManyHalfOpen: Said(_WARN, ((_WARN, _too_many_half_open),)),
     events.AssociationRequested: Said(_DEBUG, ((_DEBUG, _requested),)),
+    events.LoggedIn: Said(_INFO, ((_INFO, _logged_in),)),
     events.AssociationAccepted: Said(
         _INFO, ((_INFO, _accepting), (_DEBUG, _accepted), (_WARN, _contexts_rejected))
     ),
@@ -365,10 +424,14 @@ SAID: Mapping[type[Any], Said] = {
     events.AssociationEnded: Said(_INFO, ((_ERROR, _truncated), (_INFO, _lost))),
     events.OperationStarted: Said(_INFO, ((_DEBUG, _command_set), (_INFO, _received), (_DEBUG, _message))),
     events.OperationEnded: Said(_INFO, ((_DEBUG, _data_set_read), (_ERROR, _not_decoded), (_WARN, _refused))),
+    events.InvocationStarted: Said(_DEBUG, ()),
+    events.InvocationEnded: Said(_DEBUG, ()),
     events.CancelReceived: Said(_INFO, ((_DEBUG, _command_set), (_DEBUG, _cancel))),
     events.Doubted: Said(_INFO, ((_WARN, _doubted),)),
     events.InstanceKept: Said(_INFO, ((_DEBUG, _data_set), (_INFO, _storing), (_WARN, _overwriting))),
     events.InstanceNotKept: Said(_INFO, ((_INFO, _storing), (_ERROR, _not_kept))),
+    events.ExecutionEnded: Said(_DEBUG, ((_ERROR, _execution_failed), (_DEBUG, _execution_ended))),
+    events.ExecutionSaid: Said(_DEBUG, ((_DEBUG, _execution_said),)),
     events.Paused: Said(_DEBUG, ()),
     events.Resumed: Said(_DEBUG, ()),
     events.Transition: Said(_DEBUG, ((_DEBUG, _transition),)),

@@ -11,9 +11,19 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from twisted.logger import ILogObserver, Logger, LogLevel, formatEvent
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    ILogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    PredicateResult,
+    formatEvent,
+    globalLogBeginner,
+)
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import implementer, provider
 
 from dicomnode import events
 from dicomnode.interfaces import IAssociation
@@ -98,10 +108,14 @@ class TextLines:
 
     :param stream: that it cannot be written to is nobody's business but its own; None is nowhere.
     :param namespace: the ``log_namespace`` of the events that are written; None for all.
+    :param worker: where several processes write, which one this is: ``I: [3] Accepting Association``.
     """
 
-    def __init__(self, stream: TextIO | None, namespace: str | None = _NAMESPACE) -> None:
+    def __init__(
+        self, stream: TextIO | None, namespace: str | None = _NAMESPACE, *, worker: int | None = None
+    ) -> None:
         self._stream = stream
+        self._whose = "" if worker is None else f"[{worker}] "
         self._namespace = namespace
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -117,7 +131,7 @@ class TextLines:
         first, *rest = text.split("\n")
         if failure is not None:
             rest += failure.getTraceback().splitlines()
-        lines = [f"{level.name[0].upper()}: {visible(first, _LINE)}\n"]
+        lines = [f"{level.name[0].upper()}: {self._whose}{visible(first, _LINE)}\n"]
         lines += [f"    {visible(line, _LINE)}\n" for line in rest]
         _write(self._stream, "".join(lines))
 
@@ -126,11 +140,13 @@ class TextLines:
 class JSONLines:
     """Writes a JSON object for each of our events, on one line.
 
-    The parameters are those of :class:`TextLines`, but the namespace is ours.
+    The parameters are those of :class:`TextLines`, but the namespace is ours; ``worker`` is among the
+    values.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, *, worker: int | None = None) -> None:
         self._stream = stream
+        self._whose: dict[str, object] = {} if worker is None else {"worker": worker}
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event.get("log_namespace") != _NAMESPACE or event.get("ordinal", 0):
@@ -138,7 +154,7 @@ class JSONLines:
         about: events.Event | None = event.get("event")
         level = event.get("severity") or event["log_level"]
         time = datetime.fromtimestamp(event["log_time"], UTC)
-        values = {"time": time.isoformat(timespec="milliseconds"), "level": level.name}
+        values = {"time": time.isoformat(timespec="milliseconds"), "level": level.name, **self._whose}
         values |= record(about) if about is not None else {"event": "Log", "text": formatEvent(event)}
         failure: Failure | None = event.get("log_failure")
         if failure is not None:
@@ -161,9 +177,43 @@ def _write(stream: TextIO | None, text: str) -> None:
         pass  # broken, or closed
 
 
-def lines_for(log_format: str, stream: TextIO) -> TextLines | JSONLines:
+class Relay:
+    """Passes on what other processes have written, whole lines, as it is.
+
+    :param stream: where it goes; None: nowhere.
+    :param log: where each line is an event besides; None: nowhere.
+    """
+
+    def __init__(self, stream: TextIO | None, log: Logger | None = None) -> None:
+        self._stream = stream
+        self._log = log
+
+    def __call__(self, octets: bytes) -> None:
+        text = octets.decode("utf-8", "backslashreplace")
+        _write(self._stream, text)
+        if self._log is not None:
+            for line in text.splitlines():
+                self._log.info(_FORMAT, line=line)
+
+
+def lines_for(log_format: str, stream: TextIO, worker: int | None = None) -> TextLines | JSONLines:
     """Return what writes our lines to ``stream``, as ``--log-format`` says: ``"text"`` or ``"json"``."""
-    return JSONLines(stream) if log_format == "json" else TextLines(stream)
+    return JSONLines(stream, worker=worker) if log_format == "json" else TextLines(stream, worker=worker)
+
+
+def begin_lines(log_format: str, stream: TextIO, worker: int | None = None) -> None:
+    """Have our lines written to ``stream``, and of what Twisted itself has to say no more than errors."""
+    wrong = LogLevelFilterPredicate(defaultLogLevel=LogLevel.error)
+    others = FilteringLogObserver(TextLines(stream, namespace=None, worker=worker), [_not_ours, wrong])
+    ours = lines_for(log_format, stream, worker)
+    globalLogBeginner.beginLoggingTo([ours, others], redirectStandardIO=False)
+
+
+@provider(ILogFilterPredicate)
+def _not_ours(event: Mapping[str, Any]) -> Any:
+    """What a LogObserver says has a level, and lines, of its own."""
+    ours = event.get("log_namespace") == _NAMESPACE
+    return PredicateResult.no if ours else PredicateResult.maybe
 
 
 class Counters:

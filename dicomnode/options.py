@@ -8,11 +8,10 @@ inside the latter reads ``-aet FOO`` as ``-a et`` and refuses what follows a por
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
@@ -20,6 +19,18 @@ from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 from twisted.python import usage
 
+from dicomnode.arguments import (
+    Parser,
+    add_general,
+    ae_title,
+    count,
+    log_level,
+    max_pdu,
+    port_number,
+    seconds,
+)
+from dicomnode.checkers import checker_of, help_auth, help_auth_type
+from dicomnode.commandline import ON_STUDY, CommandLine
 from dicomnode.commits import Sync
 from dicomnode.layout import FIELDS, FLAT, Layout
 from dicomnode.networks import Networks
@@ -28,6 +39,9 @@ from dicomnode.partfile import OnDuplicate
 #: Abbreviations of pynetdicom's options that our further ones would make ambiguous.
 _ABBREVIATIONS = {
     "--ac": "--acse-timeout",
+    "--h": "--help",
+    "--he": "--help",
+    "--hel": "--help",
     "--l": "--log-level",
     "--lo": "--log-level",
     "--log": "--log-level",
@@ -68,8 +82,9 @@ class Options(usage.Options):
         ports = [*values.pop("positional-ports"), *values.pop("optional-ports")]
         if not ports:
             self.parser.error("no PORT given: a port number or an endpoint is needed")
+        _agree(self.parser, values)
         self["ports"] = [_endpoint(port, values["bind-address"]) for port in ports]
-        self["log-level"] = _log_level(values.pop("verbosity"), values.pop("log-level"))
+        self["log-level"] = log_level(values.pop("verbosity"), values.pop("log-level"))
         self.update(values)
         self.postOptions()  # type: ignore[no-untyped-call]
 
@@ -80,22 +95,19 @@ class Options(usage.Options):
     __str__ = getUsage
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are those that ``twistd`` expects."""
+class _HelpAuth(argparse.Action):
+    """Print the methods of ``--auth`` and exit, whether or not a port is given."""
 
-    def error(self, message: str) -> NoReturn:
-        raise usage.UsageError(" ".join(message.splitlines()))
-
-
-class _Version(argparse.Action):
-    """Print the version and exit, whether or not a port is given."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        # Imported here, for ``dicomnode`` imports much that an option parser does not need.
-        from dicomnode import __version__
-
-        print(f"dicomnode {__version__}")
-        parser.exit()
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option: object = None
+    ) -> None:
+        if isinstance(values, str):
+            try:
+                help_auth_type(values)
+            except usage.UsageError:
+                raise argparse.ArgumentError(self, f"{values!r} is no method of authentication") from None
+        else:
+            help_auth()
 
 
 def _written_out(argument: str) -> str:
@@ -103,12 +115,13 @@ def _written_out(argument: str) -> str:
     return _ABBREVIATIONS.get(option, option) + equals + value
 
 
-def _log_level(verbosity: str | None, log_level: str | None) -> str:
-    # As in pynetdicom, --log-level overrides -v and -d; nothing overrides -q.
-    if verbosity == "none":
-        return verbosity
-    level = log_level or verbosity or "error"
-    return "warn" if level == "warning" else level
+def _agree(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> None:
+    """Refuse what does not go together."""
+    for option in ("exec-on-reception", "exec-on-eostudy"):
+        if values["ignore"] and values[option] is not None:
+            parser.error(f"argument --{option}: not allowed with --ignore: there is no file")
+    if values["exec-on-eostudy"] is not None and values["processes"] > 1:
+        parser.error("argument --exec-on-eostudy: not allowed with --processes: none sees all of a study")
 
 
 def _endpoint(port: int | str, bind_address: str) -> str:
@@ -127,7 +140,7 @@ def _endpoint(port: int | str, bind_address: str) -> str:
 
 def _port(text: str) -> int | str:
     if re.fullmatch(r"[+-]?[0-9]{1,9}", text):
-        return _port_number(text)
+        return port_number(text)
     kind, colon, rest = text.partition(":")
     if kind not in _BUILT_IN_ENDPOINTS and kind.lower() not in {
         str(parser.prefix).lower() for parser in getPlugins(IStreamServerEndpointStringParser)
@@ -142,56 +155,52 @@ def _port(text: str) -> int | str:
             serverFromString(None, text)  # type: ignore[no-untyped-call]
         except (RuntimeError, TypeError, ValueError) as error:
             raise argparse.ArgumentTypeError(f"{text!r} is not an endpoint: {error}") from error
-    if kind in ("tcp", "tcp6", "ssl") and (number := re.match(r"(?:port=)?(-?[0-9]{1,9})(?::|$)", rest)):
-        _port_number(number[1])
+    number = re.match(r"(?:port=)?(-?[0-9]{1,9})(?::|$)", rest)
+    if number and kind in ("tcp", "tcp6", "ssl", "dicom-tls"):
+        port_number(number[1])
     return text
 
 
-def _port_number(text: str) -> int:
-    if not 0 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port number (0 to 65535)")
-    return int(text)
+def _more_than_none(text: str) -> float:
+    found = seconds(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (more than 0)")
+    return found
 
 
-def _ae_title(text: str) -> str:
-    # PS3.5 Table 6.2-1: the default repertoire without backslash and control characters, 16 at most;
-    # leading and trailing spaces do not count, and a title of nothing but spaces is not to be used.
-    title = text.strip(" ")
-    if not re.fullmatch(r"[ -\[\]-~]{1,16}", title):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an AE title (1 to 16 ASCII characters, no backslash, not all spaces)"
-        )
-    return title
-
-
-def _seconds(text: str) -> float:
+def _command(text: str) -> str:
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0 or more)")
-    return seconds
+        CommandLine(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
-def _max_pdu(text: str) -> int:
-    # PS3.8 D.1: an unsigned 32-bit number, 0 for no limit. Below 128 a command set would come in so many
-    # fragments that nobody can have meant it.
-    octets = int(text) if re.fullmatch(r"\+?[0-9]{1,10}", text) else -1
-    if octets != 0 and not 128 <= octets <= 2**32 - 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 0 nor a number from 128 to {2**32 - 1}")
-    return octets
+def _study_command(text: str) -> str:
+    try:
+        CommandLine(text, ON_STUDY)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
-def _count(text: str) -> int:
-    if not re.fullmatch(r"\+?[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number (0 or more)")
+def _processes(text: str) -> int:
+    if not re.fullmatch(r"\+?[0-9]{1,3}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes (1 to 999)")
     return int(text)
 
 
 def _network(text: str) -> str:
     try:
         Networks([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _auth(text: str) -> str:
+    try:
+        checker_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
@@ -214,7 +223,7 @@ def _octets(text: str) -> int:
 
 def storescp_parser(prog: str = "storescp") -> argparse.ArgumentParser:
     """Return the parser of the options; the documentation and the shell completion are made from it."""
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         usage="%(prog)s [options] PORT [PORT ...]",
         description="Accept DICOM associations, store the composite instances that arrive, each as a file, "
@@ -228,30 +237,12 @@ def storescp_parser(prog: str = "storescp") -> argparse.ArgumentParser:
     _add_limits(parser)
     _add_transfer_syntaxes(parser)
     _add_storage(parser)
+    _add_hooks(parser)
     return parser
 
 
 def _add_general(parser: argparse.ArgumentParser) -> None:
-    general = parser.add_argument_group("General")
-    general.add_argument("-h", "--help", action="help", help="print this help and exit")
-    general.add_argument(
-        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
-    )
-    verbosity = general.add_mutually_exclusive_group()
-    for short, long, level, text in (
-        ("-q", "--quiet", "none", "log nothing at all"),
-        ("-v", "--verbose", "info", "log associations and operations"),
-        ("-d", "--debug", "debug", "log what was negotiated and what every message says, too"),
-    ):
-        verbosity.add_argument(short, long, dest="verbosity", action="store_const", const=level, help=text)
-    general.add_argument(
-        "-ll",
-        "--log-level",
-        dest="log-level",
-        metavar="LEVEL",
-        choices=("critical", "error", "warning", "warn", "info", "debug"),
-        help="log events of this level and above, whatever -v or -d say: %(choices)s (default: error)",
-    )
+    general = add_general(parser)
     general.add_argument(
         "--log-format",
         dest="log-format",
@@ -296,7 +287,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--ae-title",
         dest="ae-title",
         metavar="TITLE",
-        type=_ae_title,
+        type=ae_title,
         default="STORESCP",
         help="the title of this application entity (default: %(default)s)",
     )
@@ -314,7 +305,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
             long,
             dest=long[2:],
             metavar="SECONDS",
-            type=_seconds,
+            type=seconds,
             default=30.0,
             help=f"how long to wait for {text}; 0 for no limit (default: %(default)g)",
         )
@@ -323,17 +314,25 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--max-pdu",
         dest="max-pdu",
         metavar="OCTETS",
-        type=_max_pdu,
+        type=max_pdu,
         default=16382,
         help="the longest P-DATA-TF that is accepted: at least 128, or 0 for any (default: %(default)s)",
     )
     network.add_argument(
         "--grace",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds,
         default=30.0,
         help="how long outstanding operations may take to finish after SIGINT or SIGTERM; 0 to abort them at "
         "once (default: %(default)g)",
+    )
+    network.add_argument(
+        "--processes",
+        metavar="NUMBER",
+        type=_processes,
+        default=1,
+        help="how many processes accept associations; the limits hold for all of them together "
+        "(default: %(default)s)",
     )
     network.add_argument(
         "--no-echo", dest="no-echo", action="store_true", help="refuse the Verification SOP Class"
@@ -356,7 +355,7 @@ def _add_who(parser: argparse.ArgumentParser) -> None:
         metavar="TITLE",
         action="append",
         default=[],
-        type=_ae_title,
+        type=ae_title,
         help="reject associations whose calling AE title is not this one; may be given several times",
     )
     who.add_argument(
@@ -375,6 +374,29 @@ def _add_who(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="reject associations that no entry of this TOML file allows; it is read again upon SIGHUP",
     )
+    who.add_argument(
+        "--auth",
+        metavar="METHOD[:ARGUMENTS]",
+        action="append",
+        default=[],
+        type=_auth,
+        help="reject associations whose user this method does not let in, such as file:/etc/dicom.passwd; "
+        "may be given several times, and then one of them must; anonymous lets in who names no user",
+    )
+    who.add_argument(
+        "--help-auth",
+        action=_HelpAuth,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="print the methods of --auth and exit",
+    )
+    who.add_argument(
+        "--help-auth-type",
+        action=_HelpAuth,
+        metavar="METHOD",
+        default=argparse.SUPPRESS,
+        help="print what a method of --auth does and exit",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -389,7 +411,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
             option,
             dest=option[2:],
             metavar="NUMBER",
-            type=_count,
+            type=count,
             default=default,
             help=f"the most {text}; 0 for no limit (default: %(default)s)",
         )
@@ -482,4 +504,58 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
         dest="no-check",
         action="store_true",
         help="do not check that a data set is whole and that its UIDs are those of the command",
+    )
+
+
+def _add_hooks(parser: argparse.ArgumentParser) -> None:
+    hooks = parser.add_argument_group(
+        "Commands",
+        "What is executed when something has arrived: a program with its arguments, without a shell. #p is "
+        "replaced by the directory of the file, #f by its name there, #a by the calling AE title, #c by the "
+        "called one, #r by the address of the peer.",
+    )
+    hooks.add_argument(
+        "-xcr",
+        "--exec-on-reception",
+        dest="exec-on-reception",
+        metavar="COMMAND",
+        type=_command,
+        default=None,
+        help="execute this for each instance, once it is stored",
+    )
+    hooks.add_argument(
+        "-xcs",
+        "--exec-on-eostudy",
+        dest="exec-on-eostudy",
+        metavar="COMMAND",
+        type=_study_command,
+        default=None,
+        help="execute this for each study, once nothing more comes of it; #p is the directory that has all "
+        "of its files, and there is no #f",
+    )
+    hooks.add_argument(
+        "-tos",
+        "--eostudy-timeout",
+        dest="eostudy-timeout",
+        metavar="SECONDS",
+        type=_more_than_none,
+        default=30.0,
+        help="for how long nothing of a study must have come, from anyone, for it to be at its end "
+        "(default: %(default)g)",
+    )
+    hooks.add_argument(
+        "--exec-timeout",
+        dest="exec-timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=3600.0,
+        help="how long a command may take before it is ended; 0 for no limit (default: %(default)g)",
+    )
+    hooks.add_argument(
+        "--exec-processes",
+        dest="exec-processes",
+        metavar="NUMBER",
+        type=_processes,
+        default=4,
+        help="how many commands are executed at a time; others wait for their turn (default: %(default)s)",
     )

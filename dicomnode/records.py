@@ -6,13 +6,16 @@ Passcodes, tickets and tokens are in none of them; lists and texts of a peer's a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dicomnode import events
 from dicomnode.core.pdu import ACCEPTANCE
 from dicomnode.dumps import MOST, message_type, user_name
 from dicomnode.interfaces import IAssociation, IOperation
 from dicomnode.visible import LIMIT, spoken
+
+if TYPE_CHECKING:
+    from dicomnode.invocation import Invocation
 
 Record: TypeAlias = dict[str, Any]
 
@@ -58,6 +61,27 @@ def _policy_not_read(event: events.PolicyNotRead) -> Record:
     return {"path": event.path, "why": event.why}
 
 
+def _certificates_read(event: events.CertificatesRead) -> Record:
+    return {"path": event.path}
+
+
+def _certificates_not_read(event: events.CertificatesNotRead) -> Record:
+    return {"path": event.path, "why": event.why}
+
+
+def _tls_failed(event: events.TLSFailed) -> Record:
+    return {"peer": spoken(event.peer), "why": event.why}
+
+
+def _worker_started(event: events.WorkerStarted) -> Record:
+    return {"worker": event.worker, "process": event.process}
+
+
+def _worker_ended(event: events.WorkerEnded) -> Record:
+    values: Record = {"worker": event.worker, "process": event.process}
+    return values | {"why": _cut(event.why), "delay": event.delay}
+
+
 def _too_many_half_open(event: events.TooManyHalfOpen) -> Record:
     return {"limit": event.limit, "host": event.host, "held": event.held}
 
@@ -86,17 +110,25 @@ def _requested(event: events.AssociationRequested) -> Record:
     return values
 
 
+def _logged_in(event: events.LoggedIn) -> Record:
+    return {"user": _cut(event.user)}
+
+
 def _accepted(event: events.AssociationAccepted) -> Record:
     proposed = {context.id: _cut(context.abstract_syntax) for context in event.request.contexts}
     contexts = event.answer.contexts
     return {
         "accepted": [
-            {"id": item.id, "abstract_syntax": proposed[item.id], "transfer_syntax": item.transfer_syntax}
+            {
+                "id": item.id,
+                "abstract_syntax": proposed.get(item.id, ""),
+                "transfer_syntax": item.transfer_syntax,
+            }
             for item in contexts
             if item.result == ACCEPTANCE
         ],
         "rejected": [
-            {"id": item.id, "abstract_syntax": proposed[item.id], "result": item.result}
+            {"id": item.id, "abstract_syntax": proposed.get(item.id, ""), "result": item.result}
             for item in contexts
             if item.result != ACCEPTANCE
         ],
@@ -130,7 +162,7 @@ def _ended(event: events.AssociationEnded) -> Record:
     return {"how": event.how, "seconds": round(event.seconds, 6), "truncated": event.truncated}
 
 
-def _operation(operation: IOperation) -> Record:
+def _operation(operation: IOperation | Invocation) -> Record:
     request, context = operation.request, operation.context
     values: Record = {
         "operation": message_type(request).removesuffix(" RQ"),
@@ -151,8 +183,22 @@ def _operation_started(event: events.OperationStarted) -> Record:
 
 
 def _operation_ended(event: events.OperationEnded) -> Record:
+    return _ended_with(event, event.operation)
+
+
+def _invocation_started(event: events.InvocationStarted) -> Record:
+    return _operation(event.invocation) | {"data_set": event.invocation.has_data_set}
+
+
+def _invocation_ended(event: events.InvocationEnded) -> Record:
+    return _ended_with(event, event.invocation)
+
+
+def _ended_with(
+    event: events.OperationEnded | events.InvocationEnded, operation: IOperation | Invocation
+) -> Record:
     response = event.response
-    values = _operation(event.operation) | {"octets": event.octets, "seconds": round(event.seconds, 6)}
+    values = _operation(operation) | {"octets": event.octets, "seconds": round(event.seconds, 6)}
     if response is None:
         return values | {"status": None}
     values["status"] = f"0x{response.status:04X}"
@@ -187,6 +233,15 @@ def _not_kept(event: events.InstanceNotKept) -> Record:
     return _instance(event) | {"directory": event.directory, "error": str(event.error)}
 
 
+def _execution_ended(event: events.ExecutionEnded) -> Record:
+    values: Record = {"arguments": list(event.arguments), "process": event.process or None}
+    return values | {"why": _cut(event.why), "seconds": round(event.seconds, 6)}
+
+
+def _execution_said(event: events.ExecutionSaid) -> Record:
+    return {"process": event.process, "line": event.line}
+
+
 def _transition(event: events.Transition) -> Record:
     return {
         "state": event.state.name,
@@ -206,8 +261,14 @@ _VALUES: Mapping[type[Any], Callable[[Any], Record]] = {
     events.PartRemoved: _part_removed,
     events.PolicyRead: _policy_read,
     events.PolicyNotRead: _policy_not_read,
+    events.CertificatesRead: _certificates_read,
+    events.CertificatesNotRead: _certificates_not_read,
+    events.TLSFailed: _tls_failed,
+    events.WorkerStarted: _worker_started,
+    events.WorkerEnded: _worker_ended,
     events.TooManyHalfOpen: _too_many_half_open,
     events.AssociationRequested: _requested,
+    events.LoggedIn: _logged_in,
     events.AssociationAccepted: _accepted,
     events.AssociationRejected: _rejected,
     events.AbortReceived: _abort_received,
@@ -217,10 +278,14 @@ _VALUES: Mapping[type[Any], Callable[[Any], Record]] = {
     events.AssociationEnded: _ended,
     events.OperationStarted: _operation_started,
     events.OperationEnded: _operation_ended,
+    events.InvocationStarted: _invocation_started,
+    events.InvocationEnded: _invocation_ended,
     events.CancelReceived: _cancel,
     events.Doubted: _doubted,
     events.InstanceKept: _kept,
     events.InstanceNotKept: _not_kept,
+    events.ExecutionEnded: _execution_ended,
+    events.ExecutionSaid: _execution_said,
     events.Paused: _nothing,
     events.Resumed: _nothing,
     events.Transition: _transition,

@@ -3,65 +3,75 @@
 from __future__ import annotations
 
 import os
-import re
-import resource
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import takewhile
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TextIO, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger, LogPublisher, globalLogPublisher
 from twisted.python.threadpool import ThreadPool
 
-from dicomnode import events, uids
+from dicomnode import events
 from dicomnode.acceptor import Acceptor
-from dicomnode.commits import Sync, sync_directory
-from dicomnode.filestore import FileStorage
+from dicomnode.assembly import (
+    THREADS,
+    CannotStart,
+    Commands,
+    acceptor_of,
+    allow_descriptors,
+    cannot_listen,
+    clean,
+    commands_of,
+    endpoint_of,
+    limits_of,
+    most_associations,
+    policy_file_of,
+    rereading,
+    writable,
+)
 from dicomnode.implementation import __version__
-from dicomnode.interfaces import IAssociationPolicy, IService, IStorage
-from dicomnode.layout import Layout
-from dicomnode.limits import Limits
+from dicomnode.interfaces import IReadable
+from dicomnode.ledger import Ledger, Page, SharedSlots
+from dicomnode.limits import Slots
 from dicomnode.node import Node
-from dicomnode.observers import LogObserver, lines_for
+from dicomnode.observers import LogObserver, Relay, lines_for
 from dicomnode.options import Options
-from dicomnode.partfile import OnDuplicate, remove_dead_parts
-from dicomnode.policies import All, CalledAETitle, CallingAETitle, InvalidPolicy, PeerAddress, PolicyFile
-from dicomnode.services import Discard, Storage, Verification
-from dicomnode.signals import Signals
-from dicomnode.timers import Timeouts
-from dicomnode.walking import Threads
+from dicomnode.partfile import remove_dead_parts
+from dicomnode.policies import PolicyFile
+from dicomnode.signals import Signals, end_soon
+from dicomnode.turns import inherited
+from dicomnode.workers import Brief, CannotShare, Shared, Workers
 
 __all__ = ["CannotStart", "Options", "makeService"]
 
-#: Threads that wait for slow disks.
-THREADS = 10
 
+class Worker(Node):
+    """The node of one of several processes; what signals mean is for the one that has started it."""
 
-#: Connections that the system may accept before we do. Twisted's 50 are full when a thousand come at a
-#: time, and who comes then is kept waiting for seconds, until it asks again.
-BACKLOG = 1024
+    def __init__(
+        self,
+        endpoints: Sequence[IStreamServerEndpoint],
+        acceptor: Acceptor,
+        pool: ThreadPool,
+        *,
+        page: Page,
+        grace: float,
+        behind: Commands | None,
+    ) -> None:
+        super().__init__(endpoints, acceptor, pool, grace=grace, behind=behind)
+        self._page = page
 
-#: File descriptors for everything but connections and what they store.
-DESCRIPTORS = 64
+    def startService(self) -> None:
+        super().startService()
+        self._page.listens(True)
 
-
-class CannotStart(SystemExit, Exception):
-    """The command cannot start, and has said why: exit with code 1.
-
-    An Exception, so that ``twistd`` cleans up behind it; a SystemExit, so that no one prints a traceback.
-    """
-
-    def __init__(self, why: str) -> None:
-        line = " ".join(why.split())
-        print(f"dicomnode: error: {line}", file=sys.__stderr__, flush=True)
-        super().__init__(1)
+    def stopService(self) -> Deferred[None]:
+        self._page.listens(False)
+        return super().stopService()
 
 
 class Command(Node):
@@ -71,14 +81,15 @@ class Command(Node):
         self,
         reactor: Any,
         endpoints: Sequence[IStreamServerEndpoint],
-        acceptor: Acceptor,
-        pool: ThreadPool,
+        acceptor: Acceptor | Workers,
+        pool: ThreadPool | Workers,
         *,
         reread: Callable[[], None] | None,
         grace: float,
         observe: events.Observer,
+        behind: Commands | None = None,
     ) -> None:
-        super().__init__(endpoints, acceptor, pool, grace=grace, observe=observe)
+        super().__init__(endpoints, acceptor, pool, grace=grace, observe=observe, behind=behind)
         self._signals = Signals(reactor, hasten=self.hasten, reread=reread)
 
     def startService(self) -> None:
@@ -97,15 +108,20 @@ class Command(Node):
         try:
             super().privilegedStartService()
         except CannotListenError as error:
-            raise CannotStart(_cannot_listen(error)) from None
+            raise CannotStart(cannot_listen(error)) from None
         except OSError as error:
             where = f" on {error.filename}" if error.filename else ""
             raise CannotStart(f"cannot listen{where}: {error.strerror or error}") from None
+        except CannotShare as error:
+            why = "it has no socket that several processes could accept from"
+            raise CannotStart(f"argument PORT: {error}: {why}; leave out --processes") from None
 
 
-def makeService(options: Mapping[str, Any]) -> Command:
+def makeService(options: Mapping[str, Any], *, relay: Relay | None = None) -> Command:
     """Return the service that ``options`` describe: an :class:`Options`, or any mapping with its keys.
 
+    :param relay: takes the lines of the other processes, if there are several; by default they go where ours
+        do.
     :raises CannotStart: when the output directory cannot be written, an endpoint not be made, or the policy
         file not be used.
     """
@@ -114,150 +130,113 @@ def makeService(options: Mapping[str, Any]) -> Command:
     reactor: Any = installed  # Twisted types it as what all reactors have in common
     observe = LogObserver(options["log-level"], log=Logger("dicomnode", observer=_log_to(options)))
     observe(events.Started(__version__))
-    pool = ThreadPool(0, THREADS, "dicomnode-files")
-    layout = Layout(options["layout"])
-    storage: IStorage
-    if options["ignore"]:
-        storage = Discard()
-    else:
-        directory = _writable(options["output-directory"])
-        _clean(directory, observe)
-        storage = FileStorage(
-            directory,
-            reactor=reactor,
-            pool=pool,
-            name=layout,
-            sync=Sync(options["sync"]),
-            on_duplicate=OnDuplicate(options["on-duplicate"]),
-            reserve=options["reserve"],
-            observe=observe,
+    directory = None if options["ignore"] else writable(options["output-directory"])
+    if directory is not None:
+        clean(directory, observe)
+    policy_file = policy_file_of(options["policy"])
+    limits = limits_of(options)
+    allow_descriptors(limits)
+    endpoints = [endpoint_of(reactor, description) for description in options["ports"]]
+    reread = rereading(policy_file, endpoints, events.guarded(observe))
+    if options["processes"] == 1:
+        pool = ThreadPool(0, THREADS, "dicomnode-files")
+        commands = commands_of(options, reactor, observe)
+        slots = Slots(limits)
+        acceptor = acceptor_of(
+            options, reactor, pool, directory, policy_file, limits, slots, commands, observe
         )
-    transfer_syntaxes = uids.preferred(options["prefer"])
-    services: list[IService] = [
-        Storage(
-            storage,
-            transfer_syntaxes=transfer_syntaxes,
-            accept_unknown=options["accept-unknown"],
-            check=not (options["no-check"] or options["ignore"]),
-            walk=layout.needs_walk and not options["ignore"],
-            threads=Threads(reactor, pool),
-            max_instance_size=options["max-instance-size"],
+        return Command(
+            reactor,
+            endpoints,
+            acceptor,
+            pool,
+            reread=reread,
+            grace=options["grace"],
             observe=observe,
+            behind=commands,
         )
-    ]
-    if not options["no-echo"]:
-        services.append(Verification(transfer_syntaxes))
-    policy_file = _policy_file(options["policy"])
-    limits = Limits(
-        associations=options["max-associations"],
-        per_host=options["max-associations-per-host"],
-        per_ae_title=options["max-associations-per-aet"],
-        half_open=options["max-half-open"],
-    )
-    _allow_descriptors(limits)
-    acceptor = Acceptor(
+    commands_of(options, reactor, observe)  # of its own, for each worker; here, what is wrong shows
+    shared = [Shared(*pair) for pair in zip(endpoints, options["ports"], strict=True)]
+    brief = Brief({**options, "output-directory": directory}, type(reactor).__module__, os.getcwd())
+
+    def failed(why: str) -> None:
+        CannotStart(why)  # which says so; to raise it would stop no reactor
+        end_soon(reactor, 1)
+        reactor.stop()
+
+    def lost() -> None:
+        with suppress(OSError):
+            for name in remove_dead_parts(directory) if directory is not None else ():
+                observe(events.PartRemoved(name))
+
+    workers = Workers(
         reactor,
-        services,
-        policy=All(*_policies(options), *([policy_file] if policy_file is not None else [])),
-        limits=limits,
-        max_length=options["max-pdu"],
-        timeouts=Timeouts(options["acse-timeout"], options["dimse-timeout"], options["network-timeout"]),
+        shared,
+        Ledger.make(options["processes"], most_associations(limits)),
+        brief=lambda: replace(brief, policy=policy_file.text if policy_file is not None else None),
+        relay=_relay_to(options) if relay is None else relay,
+        failed=failed,
+        lost=lost,
         observe=observe,
     )
-    endpoints = [_endpoint(reactor, description) for description in options["ports"]]
-    reread = _rereading(policy_file, events.guarded(observe)) if policy_file is not None else None
-    return Command(reactor, endpoints, acceptor, pool, reread=reread, grace=options["grace"], observe=observe)
+
+    if reread is not None:
+        reread = _reread_by_all(reread, workers, policy_file)
+    return Command(reactor, shared, workers, workers, reread=reread, grace=options["grace"], observe=observe)
 
 
-def _allow_descriptors(limits: Limits) -> None:
-    """Have as many file descriptors as the limits need, where that is allowed.
+def make_worker(brief: Brief) -> tuple[Worker, Callable[[str | None], None]]:
+    """Return the service of one of several processes, and what reads again when it is told to.
 
-    The usual 1,024 are for programs that use select(); one that does not may ask for more.
+    :raises CannotStart: when an endpoint cannot be made, as it could in the process that started this one.
     """
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * limits.associations + limits.half_open + DESCRIPTORS
-    if not limits.associations or not limits.half_open:
-        wanted = most
-    elif most != resource.RLIM_INFINITY:
-        wanted = min(wanted, most)
-    if resource.RLIM_INFINITY not in (allowed, wanted) and allowed < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
+    options = brief.options
+    observe = LogObserver(options["log-level"], log=Logger("dicomnode", observer=globalLogPublisher))
+    policy_file = None
+    if brief.policy is not None:
+        policy_file = PolicyFile(options["policy"], brief.policy)
+    limits = limits_of(options)
+    # Nobody knows who is the oldest of all: each has a share, in which it drops its own.
+    page = brief.page()
+    share = limits.half_open and max(1, limits.half_open // page.ledger.regions)
+    limits = replace(limits, half_open=share)
+    pool = ThreadPool(0, THREADS, "dicomnode-files")
+    directory = options["output-directory"]
+    slots = SharedSlots(limits, page)
+    commands = commands_of(options, reactor, observe, page.ledger.regions)
+    acceptor = acceptor_of(options, reactor, pool, directory, policy_file, limits, slots, commands, observe)
 
-def _policies(options: Mapping[str, Any]) -> Iterator[IAssociationPolicy]:
-    """Yield what must be right about who associates: first whence, so that strangers learn no titles."""
-    if options["allow-from"]:
-        yield PeerAddress(*options["allow-from"])
-    if options["allow-aet"]:
-        yield CallingAETitle(*options["allow-aet"])
-    if options["require-called-aet"]:
-        yield CalledAETitle(options["ae-title"])
+    def ours() -> bool:
+        return page.connections <= page.ledger.fewest()
 
-
-def _policy_file(path: str | None) -> PolicyFile | None:
-    if path is None:
-        return None
     try:
-        return PolicyFile(os.path.abspath(path))
-    except InvalidPolicy as error:
+        endpoints = [inherited(reactor, *pair, ours) for pair in brief.sockets]
+    except Exception as error:  # as in endpoint_of()
         raise CannotStart(str(error)) from None
 
+    def reread(policy: str | None) -> None:
+        if policy_file is not None and policy is not None:
+            policy_file.use(policy)
+        for endpoint in endpoints:
+            if IReadable.providedBy(endpoint):
+                with suppress(ValueError):  # who told us to has said so
+                    cast(IReadable, endpoint).read()
 
-def _rereading(policy: PolicyFile, observe: events.Observer) -> Callable[[], None]:
-    def reread() -> None:
-        try:
-            policy.read()
-        except InvalidPolicy as error:
-            observe(events.PolicyNotRead(policy.path, str(error)))
-        else:
-            observe(events.PolicyRead(policy.path))
-
-    return reread
-
-
-def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
-    unsaid = re.match("tcp6?:.*[^:]$", description) and "backlog=" not in description
-    backlog = f":backlog={BACKLOG}" if unsaid else ""
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description + backlog)  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever an endpoint's plugin makes of what it is given
-        raise CannotStart(f"argument PORT: {description}: {error}") from None
-    return endpoint
+    service = Worker(endpoints, acceptor, pool, page=page, grace=options["grace"], behind=commands)
+    return service, reread
 
 
-def _cannot_listen(error: CannotListenError) -> str:
-    why = getattr(error.socketError, "strerror", None) or error.socketError
-    # That which has no interface is a path.
-    where = error.port if error.interface is None else f"{error.interface or 'any'}:{error.port}"
-    return f"cannot listen on {where}: {why}"
+def _reread_by_all(
+    reread: Callable[[], None], workers: Workers, policy: PolicyFile | None
+) -> Callable[[], None]:
+    def reread_by_all() -> None:
+        reread()
+        workers.order("reread", policy.text if policy is not None else None)
 
-
-def _writable(directory: str) -> str:
-    """Make ``directory`` with its parents, durably, and see that a file can be made in it."""
-    path = os.path.abspath(directory)
-    above = [path, *map(str, Path(path).parents)]
-    missing = list(takewhile(lambda path: not os.path.lexists(path), above))
-    try:
-        os.makedirs(path, exist_ok=True)
-        for made in missing:
-            with suppress(OSError):  # what may not be read cannot be synced
-                sync_directory(os.path.dirname(made))
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except FileExistsError:
-        raise CannotStart(f"output directory {directory!r} is not a directory") from None
-    except OSError as error:
-        raise CannotStart(f"output directory {directory!r}: {error.strerror}") from None
-    return path
-
-
-def _clean(directory: str, observe: events.Observer) -> None:
-    try:
-        for name in remove_dead_parts(directory):
-            observe(events.PartRemoved(name))
-    except OSError as error:
-        raise CannotStart(f"output directory {directory!r}: {error.strerror}") from None
+    return reread_by_all
 
 
 def _log_to(options: Mapping[str, Any]) -> ILogObserver:
@@ -273,6 +252,15 @@ def _log_to(options: Mapping[str, Any]) -> ILogObserver:
     if _is_stderr(_log_descriptor(parent)):
         return lines
     return LogPublisher(lines, globalLogPublisher)
+
+
+def _relay_to(options: Mapping[str, Any]) -> Relay:
+    """Return what passes on the lines of other processes to where ours go."""
+    parent: Mapping[str, Any] | None = getattr(options, "parent", None)
+    log = Logger("dicomnode.workers", observer=globalLogPublisher)
+    if parent is None:
+        return Relay(None, log)
+    return Relay(sys.__stderr__, None if _is_stderr(_log_descriptor(parent)) else log)
 
 
 def _log_descriptor(parent: Mapping[str, Any]) -> int | None:

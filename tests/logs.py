@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
+from twisted.cred.portal import Portal
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -64,6 +65,7 @@ class LogCase(SynchronousTestCase):
         json: bool = False,
         storage: IStorage | None = None,
         policy: IAssociationPolicy | None = None,
+        portal: Portal | None = None,
         services: Sequence[IService] = (),
         trace: bool = False,
     ) -> Peer:
@@ -80,6 +82,7 @@ class LogCase(SynchronousTestCase):
             self.reactor,
             [*services, Storage(storage, observe=observe), Verification()],
             policy=policy,
+            portal=portal,
             timeouts=Timeouts(10.0, 20.0, 30.0),
             observe=observe,
             trace=trace,

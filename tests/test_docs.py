@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
+import json
 import os
 import re
+import sqlite3
 import sys
+import time
 import unittest
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -17,17 +22,20 @@ from types import ModuleType
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.data import get_testdata_file
 from twisted.application.service import IServiceCollection, loadApplication
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
-from dicomnode import Acceptor, Status, events
+from dicomnode import Acceptor, CalledAETitle, Status, Storage, events
 from dicomnode.core.command import CStoreRQ, NCreateRQ, NSetRQ
+from dicomnode.core.items import UserIdentity, UserInformation
 from dicomnode.core.machine import TABLE_9_10, State
 from dicomnode.node import Node
 from dicomnode.options import storescp_parser
-from dicomnode.testing import Peer, Pool, Recorder
+from dicomnode.testing import MemoryStorage, Network, Peer, Pool, Reactor, Recorder
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -105,6 +113,7 @@ class ExampleTests(_DocsCase):
     def test_each_is_tested(self) -> None:
         """There is no example without a test here."""
         tested = {"object_storage", "hashing_writer", "policy", "mpps_service", "observer", "multiservice"}
+        tested |= {"send_files", "users", "hooks", "veto"}
         programs = {path.stem for path in DOCS.glob("examples/*.py")}
         self.assertEqual(programs, tested | {"test_object_storage"})
         self.assertEqual([path.name for path in DOCS.glob("examples/*.tac")], ["web.tac"])
@@ -159,6 +168,37 @@ class ExampleTests(_DocsCase):
             codes = [(pdu.result, pdu.source, pdu.reason) for pdu in rejected]
             self.assertEqual(codes, [] if rejection is None else [rejection])
 
+    def test_users(self) -> None:
+        """Who has a passcode, or a token that is signed and valid, is let in, and said to come and to go."""
+        self.runs("users")
+        key = b"of 32 octets or more, from a file"
+
+        def token(key: bytes = key, alg: str = "HS256", **claims: object) -> bytes:
+            parts = (json.dumps(part).encode() for part in ({"alg": alg}, claims))
+            signed = b".".join(urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+            return signed + b"." + urlsafe_b64encode(hmac.digest(key, signed, "sha256")).rstrip(b"=")
+
+        soon = time.time() + 60
+        said = io.StringIO()
+        for identity, name in (
+            (UserIdentity(2, b"ct1", b"sesame"), "ct1"),
+            (UserIdentity(2, b"ct1", b"other"), None),
+            (UserIdentity(5, token(sub="alice", exp=soon)), "alice"),
+            (UserIdentity(5, token(sub="alice", exp=0)), None),
+            (UserIdentity(5, token(sub="alice")), None),
+            (UserIdentity(5, token(b"another key", sub="alice", exp=soon)), None),
+            (UserIdentity(5, token(alg="none", sub="alice", exp=soon)), None),
+            (UserIdentity(5, b"no token"), None),
+            (None, None),
+        ):
+            peer = Peer(self.reactor.tcpServers[0][1])
+            with redirect_stdout(said):
+                peer.associates(user_information=UserInformation(16382, user_identity=identity))
+                peer.transport.lose()
+            lines = [f"{name} has come from 192.0.2.1", f"{name} has gone"] if name else []
+            self.assertEqual(said.getvalue().splitlines(), lines)
+            said.truncate(said.seek(0))
+
     def test_mpps_service(self) -> None:
         """A step is created, set, and then is not set any more."""
         example, _ = self.runs("mpps_service")
@@ -198,6 +238,51 @@ class ExampleTests(_DocsCase):
         self.assertEqual(said.getvalue(), f"CT1: 1 instances, {len(DATA_SET)} octets\n")
         self.assertIn("I: Storing DICOM file: CT.1.2.3\n", lines.getvalue())
 
+    def test_hooks(self) -> None:
+        """What has arrived is in the index before Success; studies and associations are told of."""
+        _, peer = self.runs("hooks")
+        peer.associates({CT_IMAGE_STORAGE: [EXPLICIT_VR_LE]}, calling="CT1")
+        said = io.StringIO()
+        with redirect_stdout(said):
+            for uid in ("1.2.3", "1.2.4"):
+                elements = {"SOPInstanceUID": uid, "StudyInstanceUID": "1.2", "PatientID": "P1"}
+                peer.stores(uid, encoded(SOPClassUID=CT_IMAGE_STORAGE, **elements))
+                self.assertEqual(peer.response.status, Status.SUCCESS)
+            peer.transport.lose()
+            self.assertEqual(said.getvalue(), "CT1: 2 stored, lost\n")
+            self.reactor.advance(30)
+        self.assertEqual(said.getvalue().splitlines()[1:], ["study 1.2: 2 instances from CT1"])
+        with closing(sqlite3.connect("index.db")) as database:
+            rows = database.execute("SELECT * FROM instances ORDER BY uid").fetchall()
+            self.assertEqual(
+                rows, [(uid, "1.2", "P1", os.path.abspath(f"CT.{uid}")) for uid in ("1.2.3", "1.2.4")]
+            )
+            database.execute("DROP TABLE instances")
+            database.commit()
+        peer = Peer(self.reactor.tcpServers[0][1])
+        peer.associates({CT_IMAGE_STORAGE: [EXPLICIT_VR_LE]})
+        peer.stores("1.2.3", DATA_SET)
+        self.assertEqual(
+            (peer.response.status, peer.response.error_comment), (0xA700, "the index is out of order")
+        )
+        self.assertTrue(os.path.exists("CT.1.2.3"))
+
+    def test_veto(self) -> None:
+        """Who is enrolled is let in, once that is known."""
+        _, peer = self.runs("veto")
+        peer.associates({CT_IMAGE_STORAGE: [EXPLICIT_VR_LE]})
+        for patient, modality, status in (
+            ("TRIAL-001", "CT", Status.SUCCESS),
+            ("TRIAL-003", "CT", 0x0124),
+            ("TRIAL-001", "US", 0x0124),
+        ):
+            uids = {"SOPClassUID": CT_IMAGE_STORAGE, "SOPInstanceUID": "1.2.3"}
+            peer.stores("1.2.3", encoded(**uids, PatientID=patient, Modality=modality))
+            self.reactor.advance(0.1)
+            peer.exchange()
+            self.assertEqual(peer.response.status, status)
+        self.assertEqual(os.listdir(), ["CT.1.2.3"])
+
     def test_multiservice(self) -> None:
         """One process listens for associations and for browsers."""
         _, peer = self.runs("multiservice")
@@ -207,6 +292,40 @@ class ExampleTests(_DocsCase):
         port, site, *_ = self.reactor.tcpServers[1]
         self.assertEqual(port, 8080)
         self.assertIsInstance(site, Site)
+
+    def test_send_files(self) -> None:
+        """What is sent is said, file by file, and what cannot be sent costs the others nothing."""
+        example = self.load("send_files", "examples")
+        reactor, storage = Reactor(), MemoryStorage()
+        network = Network(reactor, Acceptor(reactor, [Storage(storage)]))
+        ct, lossy = (
+            str(get_testdata_file(name, download=False)) for name in ("CT_small.dcm", "JPEG-lossy.dcm")
+        )
+        Path("lost.dcm").write_bytes(Path(ct).read_bytes())
+        said = io.StringIO()
+        with redirect_stdout(said):
+            sending = Deferred.fromCoroutine(example.send(reactor, network, [ct, "lost.dcm", lossy]))
+            Path("lost.dcm").unlink()
+            network.exchange()
+        self.assertEqual(self.successResultOf(sending), 2)
+        self.assertEqual(len(storage.instances), 2)
+        first, second, third = said.getvalue().splitlines()
+        self.assertEqual((first, third), (f"{ct}: 0x0000", f"{lossy}: 0x0000"))
+        self.assertIn("No such file", second)
+
+    def test_send_files_to_nobody(self) -> None:
+        """The program tells the shell whether all have arrived."""
+        example = self.load("send_files", "examples")
+        ct = str(get_testdata_file("CT_small.dcm", download=False))
+        reactor, storage = Reactor(), MemoryStorage()
+        for called, code in (("ARCHIVE", 0), ("NOBODY", "here: result 1, source 1, reason 7")):
+            acceptor = Acceptor(reactor, [Storage(storage)], policy=CalledAETitle(called))
+            network = Network(reactor, acceptor)
+            self.patch(example, "HostnameEndpoint", lambda *_, network=network: network)
+            with redirect_stdout(io.StringIO()):
+                sending = example.main(reactor, "here", "104", ct)
+                network.exchange()
+            self.assertEqual(self.failureResultOf(sending, SystemExit).value.code, code)
 
     def test_tac(self) -> None:
         """The .tac file is an application with a node and a web site, in ten lines."""

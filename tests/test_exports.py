@@ -12,15 +12,20 @@ import dicomnode
 
 PACKAGE = """
     AcceptAny Acceptor All AssociationAborted AssociationLost AssociationProtocol AssociationRejected
-    CalledAETitle CallingAETitle DicomNodeError Discard FileStorage IAssociation IAssociationPolicy
-    IInstanceWriter IOperation IService IStorage Instance Limits LocalProtocolError OperationFailed
-    PeerAddress PolicyFile Status Storage Timeouts Verification __version__
+    AssociationReleased AssociationTimedOut CalledAETitle CallingAETitle CertificateSubject
+    ContextNotAccepted DicomNodeError Discard FileStorage IAssociation IAssociationPolicy
+    ICertificatePolicy IInstanceWriter IOperation IService IStorage IUser Instance InvalidFile Limits
+    LocalProtocolError OperationFailed PeerAddress PolicyFile ServiceUser Status Storage Timeouts
+    TooManyContexts Verification __version__ associate plan
 """
 
 #: The names that each public module is documented to have.
 MODULES = {
     "acceptor": "Acceptor",
+    "checkers": "checker_of help_auth help_auth_type",
     "commits": "GroupCommit Sync",
+    "commandline": "CommandLine ON_RECEPTION ON_STUDY plain",
+    "considering": "Consider Considering",
     "core.association": """
         Aborted AssociateConfirmed AssociateRefused AssociateRequested Association DataSetFragments
         Indication MessageReceived ReleaseConfirmed ReleaseRequested
@@ -31,48 +36,72 @@ MODULES = {
         NEventReportRSP NGetRQ NGetRSP NSetRQ NSetRSP Request Response Status decode encode respond
     """,
     "core.dataset": "Walk",
-    "core.items": "UserInformation",
+    "core.items": "RoleSelection UserIdentity UserInformation",
     "core.machine": "ACTIONS Effect Event Role State TRANSITIONS step",
     "core.negotiation": "PresentationContext agreed answer",
     "core.pdu": "Abort AssociateAC AssociateRJ AssociateRQ ProposedContext",
     "core.stream": "PDUReader PDVFragment",
+    "credentials": """
+        IJSONWebToken IKerberosServiceTicket INTERFACES ISAMLAssertion IUsername JSONWebToken
+        KerberosServiceTicket SAMLAssertion Username UsernamePasscode credentials_of described
+    """,
     "errors": """
-        AssociationAborted AssociationLost AssociationRejected DicomNodeError InvalidCommand InvalidPDU
-        LocalProtocolError OperationFailed
+        AssociationAborted AssociationLost AssociationRejected AssociationReleased AssociationTimedOut
+        ContextNotAccepted DicomNodeError InvalidCommand InvalidFile InvalidPDU LocalProtocolError
+        OperationFailed TooManyContexts
     """,
     "events": """
         AbortReceived AbortSent AssociationAccepted AssociationEnded AssociationRejected
-        AssociationRequested Doubted Event Fanout InstanceKept InstanceNotKept Listening Observer
-        OperationEnded OperationStarted Paused PolicyNotRead PolicyRead Resumed TimedOut TooManyHalfOpen
+        AssociationRequested CertificatesNotRead CertificatesRead Doubted Event ExecutionEnded
+        ExecutionSaid Fanout InstanceKept InstanceNotKept InvocationEnded InvocationStarted
+        Listening LoggedIn Observer OperationEnded
+        OperationStarted Paused PolicyNotRead PolicyRead Resumed TLSFailed TimedOut TooManyHalfOpen
         Transition Unexpected ignore
     """,
+    "executions": "Executions OnReception OnStudy",
     "filestore": "FileStorage FileWriter default_name",
+    "identity": """
+        AUTHENTICATION_FAILED AUTHENTICATION_NOT_POSSIBLE CheckerFailed Login LoginNotPossible Portal
+        TEMPORARY_CONGESTION User Users log_in log_out
+    """,
+    "hooks": "AssociationHooks AssociationOver Hook Hooked InstanceReceived tell",
     "implementation": "IMPLEMENTATION_CLASS_UID IMPLEMENTATION_VERSION_NAME __version__",
     "interfaces": """
-        IAssociation IAssociationPolicy IInstanceWriter IOperation IService IStorage Instance
+        Body IAssociation IAssociationPolicy ICertificatePolicy IInstanceWriter IOperation IReadable
+        IService IStorage IUser Instance OnResponse Progress
     """,
     "layout": "FIELDS FLAT Layout safe",
+    "ledger": "Ledger Page SharedSlots",
     "limits": "LOCAL_LIMIT_EXCEEDED Limits Slots",
     "networks": "Networks UNIX address host network",
     "node": "Node",
-    "observers": "Counters JSONLines LogObserver TextLines",
+    "observers": "Counters JSONLines LogObserver Relay TextLines begin_lines lines_for",
     "operation": "Operation",
     "options": "Options storescp_parser",
-    "part10": "part10_header",
+    "part10": "FileMeta part10_header read_file_meta",
     "partfile": "Kept OnDuplicate PartFile remove_dead_parts",
+    "pem": "InvalidCertificates certificates crls private_key trust_roots",
+    "profiles": "Profile",
+    "tls": "ClientCertificate InvalidCertificates Profile ServerOptions TLSServerEndpoint client_options",
     "policies": """
         AcceptAny All CALLED_AE_TITLE_NOT_RECOGNIZED CALLING_AE_TITLE_NOT_RECOGNIZED CalledAETitle
-        CallingAETitle InvalidPolicy NO_REASON_GIVEN PeerAddress PolicyFile
+        CallingAETitle CertificateSubject InvalidPolicy NO_REASON_GIVEN PeerAddress PolicyFile ask
+        certificate_of common_name
     """,
     "protocol": "AssociationProtocol",
+    "sources": "Storable plan",
+    "requestor": "ServiceUser associate plan",
+    "sending": "FileBody",
+    "invocation": "Invocation Message",
     "timers": "Silence Timeouts Timer",
     "services": "Discard Storage Verification",
+    "studies": "Because Studies StudyEnded",
     "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
     "contracts": "InstanceWriterContract",
-    "testing": """
-        MemoryStorage MemoryWriter Peer Pool Reactor Recorder Transport
-    """,
+    "testing": "CalledPeer MemoryStorage MemoryWriter Network Peer Pool Reactor Recorder Transport",
+    "turns": "Adopting Inherited Turns inherited",
+    "workers": "Brief CannotShare Shared Workers",
     "uids": "STORAGE_SOP_CLASSES TRANSFER_SYNTAXES VERIFICATION file_name_prefix name preferred",
 }
 

@@ -484,15 +484,56 @@ class OtherTests(LogCase):
         """Every event of which an observer is told has its place in the table."""
         self.assertEqual(set(SAID), set(events.Event.__args__))
 
+    def test_executions(self) -> None:
+        """A command that fails is an error, on one line; others are for who debugs them."""
+        arguments = ("/bin/hook", "a b", "x\ny")
+        for event, line in (
+            (
+                events.ExecutionEnded(arguments, 4711, "ended with exit code 1: no\x1b", 1.5),
+                r"E: Command /bin/hook 'a b' 'x\x0ay' (process 4711) ended with exit code 1: no\x1b",
+            ),
+            (
+                events.ExecutionEnded(("hook",), 0, "not run: the service stops", 0.0),
+                "E: Command hook not run: the service stops",
+            ),
+            (
+                events.ExecutionEnded(("hook",), 4711, "", 1.5),
+                "D: Command hook (process 4711) has ended, after 1.500 s",
+            ),
+            (events.ExecutionSaid(4711, "it\x1b said"), r"D: Process 4711: it\x1b said"),
+        ):
+            self.start("debug" if line.startswith("D") else "error")
+            self.log(event)
+            self.assert_written(line)
+
     def test_transitions(self) -> None:
         """The steps of the protocol machine, where they are traced."""
         self.start("debug", trace=True)
         self.assert_written("D: Evt5 AE-5 Sta1 -> Sta2 (association 1)")
 
+    def test_logged_in(self) -> None:
+        """Who has logged in is named, if there is a name, on one line."""
+        association: Any = self.start("info").association
+        for user, line in (
+            ("al\nice", r"I: User al\x0aice has logged in"),
+            ("", "I: An anonymous user is let in"),
+        ):
+            self.log(events.LoggedIn(association, user))
+            self.assert_written(line)
+
     def test_policy_file(self) -> None:
         """Reading the policy file again is told, and above all that it could not be used."""
         for event, line in (
             (events.PolicyRead("/etc/a\nb"), r"I: Policy file read: /etc/a\x0ab"),
+            (events.CertificatesRead("/etc/c"), "I: Certificates read: /etc/c"),
+            (
+                events.CertificatesNotRead("/etc/c", "it is\nbad"),
+                r"E: The certificates stay as they were: it is\x0abad",
+            ),
+            (
+                events.TLSFailed(IPv4Address("TCP", "192.0.2.1", 5), "no\x1b"),
+                r"W: TLS with 192.0.2.1:5 failed: no\x1b",
+            ),
             (events.PolicyNotRead("/etc/p", "it is\nbad"), r"E: The policy stays as it was: it is\x0abad"),
         ):
             self.start("info")

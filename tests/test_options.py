@@ -26,6 +26,7 @@ DEFAULTS = {
     "allow-aet": [],
     "allow-from": [],
     "policy": None,
+    "auth": [],
     "max-associations": 500,
     "max-associations-per-host": 0,
     "max-associations-per-aet": 0,
@@ -36,6 +37,7 @@ DEFAULTS = {
     "network-timeout": 30.0,
     "max-pdu": 16382,
     "grace": 30.0,
+    "processes": 1,
     "no-echo": False,
     "prefer": None,
     "output-directory": ".",
@@ -46,6 +48,11 @@ DEFAULTS = {
     "ignore": False,
     "accept-unknown": False,
     "no-check": False,
+    "exec-on-reception": None,
+    "exec-on-eostudy": None,
+    "eostudy-timeout": 30.0,
+    "exec-timeout": 3600.0,
+    "exec-processes": 4,
 }
 
 #: The option strings of pynetdicom 3.0.4's storescp: every abbreviation that is unique there is to work here.
@@ -155,6 +162,14 @@ SPELLINGS = [
     ("--on-duplicate=refuse", "on-duplicate", "refuse"),
     ("--on rename", "on-duplicate", "rename"),
     ("--on-duplicate replace", "on-duplicate", "replace"),
+    ("-xcr=x", "exec-on-reception", "x"),
+    ("--exec-on-reception=x", "exec-on-reception", "x"),
+    ("-xcs x", "exec-on-eostudy", "x"),
+    ("--exec-on-eostudy x", "exec-on-eostudy", "x"),
+    ("-tos 5", "eostudy-timeout", 5.0),
+    ("--eostudy-timeout=.5", "eostudy-timeout", 0.5),
+    ("--exec-timeout 0", "exec-timeout", 0.0),
+    ("--exec-processes 1", "exec-processes", 1),
     ("--sync full", "sync", "full"),
     ("--sync=file", "sync", "file"),
     ("--sync none", "sync", "none"),
@@ -166,6 +181,10 @@ SPELLINGS = [
     ("--max-instance-size 4096", "max-instance-size", 4096),
     ("--max-instance-size 2k", "max-instance-size", 2048),
     ("--max-instance-size 2G", "max-instance-size", 1 << 31),
+    ("--auth anonymous", "auth", ["anonymous"]),
+    ("--auth=memory:a:b --auth memory:c:d", "auth", ["memory:a:b", "memory:c:d"]),
+    ("--processes 4", "processes", 4),
+    ("--proc=+2", "processes", 2),
     ("--grace 0", "grace", 0.0),
     ("--grace=2.5", "grace", 2.5),
 ]
@@ -229,6 +248,7 @@ REFUSED = [
     (["tcp"], "argument PORT: 'tcp' is not an endpoint: "),
     (["tcp:abc"], "argument PORT: 'tcp:abc' is not an endpoint: "),
     (["tcp:70000"], f"argument PORT: '70000' {NOT_A_PORT}"),
+    (["dicom-tls:70000"], f"argument PORT: '70000' {NOT_A_PORT}"),
     (["tcp6:port=-1:backlog=5"], f"argument PORT: '-1' {NOT_A_PORT}"),
     (["tcp:11112:interface=::1"], "argument PORT: 'tcp:11112:interface=::1' is not an endpoint: "),
     (["tcp:11112:colour=red"], "argument PORT: 'tcp:11112:colour=red' is not an endpoint: "),
@@ -241,6 +261,16 @@ REFUSED = [
         "argument --allow-from: '192.0.2.1/24' is an address inside a network; the network is 192.0.2.0/24",
     ),
     (["11112", "--allow-from", "ct1"], "argument --allow-from: 'ct1' is not an IP address or network"),
+    (["11112", "-xcr", "x 'y"], 'argument -xcr/--exec-on-reception: "x \'y": No closing quotation'),
+    (["11112", "-xcr", "#p/x"], "argument -xcr/--exec-on-reception: '#p/x' has a placeholder in the name"),
+    (["11112", "-xcs", "x #f"], "argument -xcs/--exec-on-eostudy: 'x #f' has #f, which is not known here"),
+    (["11112", "-xcs", ""], "argument -xcs/--exec-on-eostudy: '' names no program"),
+    (["11112", "-xcr", "x", "--ignore"], "argument --exec-on-reception: not allowed with --ignore"),
+    (["11112", "-xcs", "x", "--ignore"], "argument --exec-on-eostudy: not allowed with --ignore"),
+    (["11112", "-xcs", "x", "--processes", "2"], "argument --exec-on-eostudy: not allowed with --processes"),
+    (["11112", "-tos", "0"], "argument -tos/--eostudy-timeout: '0' is not a number of seconds (more than 0)"),
+    (["11112", "-tos", "-1"], f"argument -tos/--eostudy-timeout: '-1' {NOT_SECONDS}"),
+    (["11112", "--exec-processes", "0"], "argument --exec-processes: '0' is not a number of processes"),
     (["11112", "--max-associations", "-1"], f"argument --max-associations: '-1' {NOT_A_COUNT}"),
     (["11112", "--max-associations", "many"], f"argument --max-associations: 'many' {NOT_A_COUNT}"),
     (["11112", "--max-half-open", "1.5"], f"argument --max-half-open: '1.5' {NOT_A_COUNT}"),
@@ -277,6 +307,12 @@ REFUSED = [
     (["11112", "-tn", "inf"], f"argument -tn/--network-timeout: 'inf' {NOT_SECONDS}"),
     (["11112", "-tn=-inf"], f"argument -tn/--network-timeout: '-inf' {NOT_SECONDS}"),
     (["11112", "-tn", "soon"], f"argument -tn/--network-timeout: 'soon' {NOT_SECONDS}"),
+    (["11112", "--auth", "pam:s3cret"], "argument --auth: 'pam' is no method of authentication; --help-auth"),
+    (["11112", "--auth", "file:/no/such"], "argument --auth: file: '/no/such': No such file or directory"),
+    (["11112", "--auth", "memory:alice"], "argument --auth: memory: argstring must be in format U:P:..."),
+    (["--help-auth-type", "pam"], "argument --help-auth-type: 'pam' is no method of authentication"),
+    (["11112", "--processes", "0"], "argument --processes: '0' is not a number of processes (1 to 999)"),
+    (["11112", "--processes", "1000"], "argument --processes: '1000' is not a number of processes"),
     (["11112", "--grace", "-5"], f"argument --grace: '-5' {NOT_SECONDS}"),
     (["11112", "-pdu", "3"], f"argument -pdu/--max-pdu: '3' {NOT_A_PDU}"),
     (["11112", "-pdu", "127"], f"argument -pdu/--max-pdu: '127' {NOT_A_PDU}"),
@@ -449,6 +485,15 @@ class Twistd(ServerOptions):
     """The options of twistd, with one subcommand and no plugins."""
 
     subCommands = [("storescp", None, Options, "A Storage SCP.")]
+
+    def test_methods_of_authentication(self) -> None:
+        """The methods of authentication are listed, and each has a help of its own."""
+        for arguments, words in (
+            (["--help-auth"], "ArgString format"),
+            (["11112", "--help-auth"], "memory"),
+            (["--help-auth-type", "file"], "username:password"),
+        ):
+            self.assertIn(words, self.printed(Options(), arguments))
 
 
 class TwistdTests(SynchronousTestCase):

@@ -17,7 +17,7 @@ from twisted.internet.defer import succeed
 from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode import events, tap
+from dicomnode import assembly, events, tap
 from dicomnode.limits import Limits, Slots
 from dicomnode.lines import SAID
 from dicomnode.observers import LogObserver, Relay, begin_lines, lines_for
@@ -99,10 +99,10 @@ class ServiceTests(TapCase):
             (500, (1024, 1024), 500),
             (500, (100, 100), 100),
             (0, (1024, 1024), 1024),
-            (0, (infinite, infinite), tap.MOST),
+            (0, (infinite, infinite), assembly.MOST),
         ):
             self.patch(resource, "getrlimit", lambda _, allowed=allowed: allowed)
-            self.assertEqual(tap._most_associations(Limits(associations)), expected)
+            self.assertEqual(assembly.most_associations(Limits(associations)), expected)
 
     def test_ignore(self) -> None:
         """Where nothing is stored, there is no directory, and nothing to remove in it."""

@@ -122,6 +122,13 @@ class RecordTests(LogCase):
             self.assertEqual({name: recorded[name] for name in recorded if "user" in name}, values)
             self.assertNotIn("s3cret", str(recorded))
 
+    def test_logged_in(self) -> None:
+        """Who has logged in is named, and cut."""
+        for name in ("alice", "x" * (LIMIT + 1)):
+            association: Any = self.start("none").association
+            values = record(events.LoggedIn(association, name))
+            self.assertEqual(values["user"], name[:LIMIT])
+
     def test_rejected(self) -> None:
         """A rejection has its codes, and is explained."""
         peer = self.start("none", policy=CalledAETitle("US"))
@@ -212,9 +219,22 @@ class RecordTests(LogCase):
         )
         self.assert_recorded(events.PolicyRead("/etc/p"), path="/etc/p")
         self.assert_recorded(events.PolicyNotRead("/etc/p", "no"), path="/etc/p", why="no")
+        self.assert_recorded(events.CertificatesRead("/etc/c"), path="/etc/c")
+        self.assert_recorded(events.CertificatesNotRead("/etc/c", "no"), path="/etc/c", why="no")
+        self.assert_recorded(
+            events.TLSFailed(IPv4Address("TCP", "192.0.2.1", 5), "no"), peer="192.0.2.1:5", why="no"
+        )
         self.assert_recorded(
             events.TooManyHalfOpen(1000, "192.0.2.1", 990), limit=1000, host="192.0.2.1", held=990
         )
+        self.assert_recorded(
+            events.ExecutionEnded(("x", "y"), 4711, "ended with exit code 1", 1.5),
+            arguments=["x", "y"],
+            process=4711,
+            why="ended with exit code 1",
+            seconds=1.5,
+        )
+        self.assert_recorded(events.ExecutionSaid(4711, "line"), process=4711, line="line")
         self.assert_recorded(events.Paused(association), **ASSOCIATION)
         self.assert_recorded(events.Resumed(association), **ASSOCIATION)
         self.assert_recorded(

@@ -9,10 +9,15 @@ import resource
 import signal
 import sys
 import tempfile
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import twisted.internet
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from twisted.application.service import IService
 from twisted.application.twist._options import TwistOptions
 from twisted.internet.defer import succeed
@@ -23,14 +28,17 @@ from twisted.python.threadpool import ThreadPool
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode import filestore, tap, uids
+from dicomnode import assembly, filestore, tap, uids
 from dicomnode.commits import Sync
 from dicomnode.core.association import Aborted, AssociateConfirmed
 from dicomnode.core.command import CStoreRQ
+from dicomnode.core.items import UserIdentity, UserInformation
 from dicomnode.core.pdu import AssociateAC, AssociateRJ
 from dicomnode.options import Options
 from dicomnode.tap import CannotStart, makeService
 from dicomnode.testing import Peer
+from tests.certificates import Authority
+from tests.test_executions import ProcessReactor
 from tests.test_options import DEFAULTS
 from tests.test_services import CT, EXPLICIT_VR_LE, IMPLICIT_VR_LE, data_set
 
@@ -218,6 +226,45 @@ class OptionTests(TapCase):
         ):
             self.assert_allowed(arguments, calling, expected)
 
+    def test_who_logs_in(self) -> None:
+        """Users are let in by one of the methods that are given, wherever the process has gone."""
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("alice:s3cret\n")
+        self.addCleanup(os.chdir, os.getcwd())
+        self.start("-d", "--auth", f"file:{path}", "--auth", "memory:bob:t0p")
+        os.chdir("/")
+        for identity, expected in (
+            (UserIdentity(2, b"alice", b"s3cret", True), AssociateAC),
+            (UserIdentity(2, b"bob", b"t0p"), AssociateAC),
+            (UserIdentity(2, b"bob", b"s3cret"), AssociateRJ),
+            (None, AssociateRJ),
+        ):
+            peer = self.peer()
+            peer.associates(user_information=UserInformation(16382, user_identity=identity))
+            self.assertIsInstance(self.answer(peer), expected)
+        for secret in ("s3cret", "t0p"):
+            self.assertNotIn(secret, self.stderr.getvalue())
+        self.assertIn("I: User alice has logged in\n", self.stderr.getvalue())
+
+    def test_anonymous(self) -> None:
+        """Who offers no user identity is let in where that is said, too."""
+        self.start("--auth", "memory:bob:t0p", "--auth", "anonymous")
+        self.assertIsInstance(self.answer(self.associate()), AssociateAC)
+
+    def test_no_method(self) -> None:
+        """A method that cannot be used is said in a line, where no parser has said so."""
+        options = {
+            **DEFAULTS,
+            "ports": ["tcp:104"],
+            "output-directory": self.directory,
+            "auth": ["pam:s3cret"],
+        }
+        self.assert_cannot_start(
+            "argument --auth: 'pam' is no method of authentication; --help-auth lists them",
+            lambda: makeService(options),
+        )
+
     def test_policy_file(self) -> None:
         """So it is by a file, besides the options."""
         path = self.mktemp()
@@ -242,7 +289,7 @@ class OptionTests(TapCase):
                 "[[allow]]",
                 "MR1",
                 f"E: The policy stays as it was: policy file '{path}': [[allow]] number 1: it says none of "
-                "aet, from, called",
+                "aet, from, called, certificate",
             ),
         ):
             with open(path, "w") as file:
@@ -252,6 +299,24 @@ class OptionTests(TapCase):
             peer = self.peer()
             peer.associates({CT: (EXPLICIT_VR_LE,)}, calling=calling)
             self.assertIsInstance(self.answer(peer), AssociateAC)
+
+    def test_certificates_are_read_again(self) -> None:
+        """Upon SIGHUP certificates are read again; those that cannot be used change nothing."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        key, certificate = Authority(directory).issue("node")
+        port = f"dicom-tls:0:privateKey={key}:certKey={certificate}:clientCertificate=none"
+        reread = self.start("-v", "-p", port)._signals._reread
+        path = os.path.abspath(certificate)
+        reread()
+        self.assertEqual(self.stderr.getvalue().splitlines()[-1], f"I: Certificates read: {path}")
+        Path(certificate).write_text("nothing")
+        reread()
+        self.assertEqual(
+            self.stderr.getvalue().splitlines()[-1],
+            f"E: The certificates stay as they were: certificate '{path}': "
+            "there is none that can be read as PEM",
+        )
 
     def test_signals(self) -> None:
         """Signals are handled from when the reactor runs until the service has stopped."""
@@ -441,7 +506,7 @@ class OptionTests(TapCase):
             synced.append(directory)
             raise PermissionError
 
-        self.patch(tap, "sync_directory", sync)
+        self.patch(assembly, "sync_directory", sync)
         above, self.directory = os.path.abspath(self.directory), os.path.join(self.directory, "a", "b")
         os.makedirs(above)
         self.start()
@@ -614,13 +679,13 @@ class CannotStartTests(TapCase):
 
     def test_sync(self) -> None:
         """How much waits for the disk is what was chosen."""
-        file_storage, made = tap.FileStorage, []
+        file_storage, made = assembly.FileStorage, []
 
         def make(*arguments: Any, **keywords: Any) -> Any:
             made.append(keywords["sync"])
             return file_storage(*arguments, **keywords)
 
-        self.patch(tap, "FileStorage", make)
+        self.patch(assembly, "FileStorage", make)
         for choice in ("full", "file", "none"):
             makeService(self.options("--sync", choice))
         self.assertEqual(made, [Sync.FULL, Sync.FILE, Sync.NONE])
@@ -818,6 +883,114 @@ class LogTests(TapCase):
 
         self.patch(os.path, "sameopenfile", sameopenfile)
         self.assert_logged(self.twistd("-n"), True)
+
+
+class CommandTests(TapCase):
+    """Commands are executed upon what arrives."""
+
+    class Reactor(MemoryReactorClock, ProcessReactor):
+        """A reactor in memory, whose processes are none."""
+
+        def __init__(self) -> None:
+            MemoryReactorClock.__init__(self)
+            self.processes = []
+            self.error = None
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor: CommandTests.Reactor
+        self.install(self.Reactor())
+
+    def stores(self, uid: str, study: str = "1.2") -> None:
+        values = Dataset()
+        values.SOPClassUID, values.SOPInstanceUID, values.StudyInstanceUID = CT, uid, study
+        output = DicomBytesIO()
+        output.is_little_endian, output.is_implicit_VR = True, False
+        write_dataset(output, values)
+        peer = self.associate()
+        peer.stores(uid, output.getvalue())
+        self.assertEqual(peer.response.status, 0)
+        peer.releases()
+        peer.transport.lose()
+
+    def executed(self) -> list[list[str]]:
+        """Return the arguments of what has been executed."""
+        return [process.arguments for process in self.reactor.processes]
+
+    def ends(self) -> None:
+        for process in self.reactor.processes:
+            if not process.gone:
+                process.ends()
+
+    def test_on_reception(self) -> None:
+        """One for each instance, with its file."""
+        self.start("-xcr", "sh -c x #p/#f #a #c #r", "--layout", "{study}/{instance}")
+        self.stores("1.2.3")
+        self.stores("1.2.4")
+        path = os.path.abspath(self.directory)
+        for arguments, uid in zip(self.executed(), ("1.2.3", "1.2.4"), strict=True):
+            self.assertEqual(arguments[3:], [f"{path}/1.2/{uid}", "PEER", "ANY-SCP", "192.0.2.1"])
+        self.ends()
+
+    def test_on_eostudy(self) -> None:
+        """One for each study, when it has been quiet; though nothing is checked."""
+        self.start("-xcs", "sh -c x #p", "-tos", "5", "--no-check")
+        for uid in ("1.2.3", "1.2.4"):
+            self.stores(uid)
+            self.reactor.advance(4)
+        self.assertEqual(self.executed(), [])
+        self.reactor.advance(1)
+        self.assertEqual(self.executed(), [["sh", "-c", "x", os.path.abspath(self.directory)]])
+        self.assertEqual(self.reactor.processes[0].environment[b"DICOMNODE_INSTANCES"], b"2")
+        self.ends()
+
+    def test_bounds(self) -> None:
+        """So many at a time, for so long."""
+        self.start("-xcr", "sh #f", "--exec-processes", "1", "--exec-timeout", "7")
+        self.stores("1.2.3")
+        self.stores("1.2.4")
+        self.assertEqual(self.executed(), [["sh", "CT.1.2.3"]])
+        self.reactor.advance(7)
+        (process,) = self.reactor.processes
+        self.assertEqual(process.told[-1], "TERM")
+        process.ends(None, 15)
+        self.assertEqual(self.executed()[1:], [["sh", "CT.1.2.4"]])
+        self.ends()
+        self.assertIn("sh CT.1.2.3 (process 4711) was ended: it took 7 s", self.stderr.getvalue())
+
+    def test_stop(self) -> None:
+        """When the service stops, studies end, and what is executed has the grace to finish."""
+        service = self.start("-xcs", "sh #p", "--grace", "5")
+        self.stores("1.2.3")
+        stopping = service.stopService()
+        self.assertEqual(len(self.executed()), 1)
+        self.assertNoResult(stopping)
+        self.reactor.advance(5)
+        (process,) = self.reactor.processes
+        self.assertEqual(process.told[-1], "TERM")
+        self.assertNoResult(stopping)
+        process.ends(None, 15)
+        self.assertIsNone(self.successResultOf(stopping))
+
+    def test_hasten(self) -> None:
+        """Upon a second signal it has not."""
+        service = self.start("-xcr", "sh #p")
+        self.stores("1.2.3")
+        stopping = service.stopService()
+        service.hasten()
+        self.ends()
+        self.assertIsNone(self.successResultOf(stopping))
+
+    def test_no_program(self) -> None:
+        """A program that is not there is an error at start, with one process or several."""
+        for more in ((), ("--processes", "2")):
+            self.stderr.truncate(0)
+            self.stderr.seek(0)
+            options = self.options("-xcr", "no-such-program-here #f", *more)
+            self.assert_cannot_start(
+                "argument --exec-on-reception: 'no-such-program-here #f': there is no such program",
+                partial(makeService, options),
+            )
 
 
 class Descriptor(io.StringIO):

@@ -10,9 +10,12 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from types import ModuleType
 from typing import Any
 
-from dicomnode import interfaces, uids
+from dicomnode import credentials, interfaces, uids
+from dicomnode.clientoptions import echo_parser, store_parser
 from dicomnode.core.command import Status
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.options import storescp_parser
@@ -33,10 +36,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[i
 # The options
 
 
-def options() -> str:
-    """Return the reference of every option of ``storescp``, in the groups of its parser."""
-    parser = storescp_parser()
-    sections = [".. program:: storescp\n"]
+def options(parser: argparse.ArgumentParser | None = None) -> str:
+    """Return the reference of every option of a command, ``storescp`` by default, in its parser's groups."""
+    parser = parser or storescp_parser()
+    sections = [f".. program:: {parser.prog}\n"]
     exclusive = [group._group_actions for group in parser._mutually_exclusive_groups]
     for group in parser._action_groups:
         if not group._group_actions:
@@ -85,6 +88,7 @@ def settings() -> str:
         ("allow-aet", "Calling AE Titles that are accepted", "titles; none: any"),
         ("allow-from", "Addresses from which associations are accepted", "networks; none: any"),
         ("policy", "File of AE Titles and addresses that are accepted", "a TOML file; none: any"),
+        ("auth", "Methods by which user identities are checked", "methods; none: not looked at"),
         ("max-associations", "Associations at a time", "0 or more; 0: no limit"),
         ("max-associations-per-host", "Associations at a time with one address", "0 or more; 0: no limit"),
         (
@@ -103,6 +107,7 @@ def settings() -> str:
         ),
         ("network-timeout", "Silence on an association, in seconds", "0 or more; 0: no limit"),
         ("grace", "Completion of operations when the program stops, in seconds", "0 or more"),
+        ("processes", "Processes that accept associations", "1 to 999"),
         ("prefer", "Order of the Transfer Syntaxes", "four preferences"),
         ("no-echo", "Verification is refused", "yes or no"),
         ("accept-unknown", "SOP Classes that are not listed are stored", "yes or no"),
@@ -249,13 +254,14 @@ def store_statuses() -> str:
 # The interfaces, of which autodoc knows nothing
 
 
-def zope_interfaces() -> str:
-    """Return the interfaces of :mod:`dicomnode.interfaces`, with the annotations of their source."""
-    module = interfaces.__name__
-    lines = [f".. py:currentmodule:: {module}", ""]
-    for node in ast.parse(inspect.getsource(interfaces)).body:
+def zope_interfaces(module: ModuleType = interfaces) -> str:
+    """Return the interfaces of a module, with the annotations of their source."""
+    lines = [f".. py:currentmodule:: {module.__name__}", ""]
+    for node in ast.parse(inspect.getsource(module)).body:
         if not isinstance(node, ast.ClassDef) or not node.bases:
             continue
+        if ast.unparse(node.bases[0]) == "Protocol":
+            continue  # autodoc knows of those
         bases = ", ".join(ast.unparse(base) for base in node.bases)
         lines += [f".. py:class:: {node.name}({bases})", "", *_indented(ast.get_docstring(node), 3)]
         for item in node.body:
@@ -277,6 +283,8 @@ def _indented(text: str | None, by: int) -> list[str]:
 
 GENERATED: dict[str, Callable[[], str]] = {
     "options": options,
+    "echo-options": lambda: options(echo_parser()),
+    "store-options": lambda: options(store_parser()),
     "settings": settings,
     "sop-classes": sop_classes,
     "transfer-syntaxes": transfer_syntaxes,
@@ -285,4 +293,5 @@ GENERATED: dict[str, Callable[[], str]] = {
     "statuses": statuses,
     "store-statuses": store_statuses,
     "interfaces": zope_interfaces,
+    "credentials": partial(zope_interfaces, credentials),
 }

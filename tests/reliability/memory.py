@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from dicomnode.tap import THREADS
+from dicomnode.assembly import THREADS
 from tests.interop import wire
 from tests.interop.support import Storescp, eventually
 from tests.interop.wire import CT, DATA, ECHO, LAST_COMMAND, LAST_DATA, P_DATA_TF, Peer, p_data, pdv, store_rq
