@@ -1,29 +1,22 @@
-"""``python -m dicomnode storescp ...``: the service in the foreground, with nothing but its own lines."""
+"""``python -m dicomnode COMMAND``: the service in the foreground, with nothing but its own lines; clients."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from twisted.logger import (
-    FilteringLogObserver,
-    ILogFilterPredicate,
-    LogLevel,
-    LogLevelFilterPredicate,
-    PredicateResult,
-    globalLogBeginner,
-)
 from twisted.python import usage
-from zope.interface import provider
 
 _USAGE = """\
 usage: dicomnode COMMAND ...
 
 commands:
+  echo        ask an application entity whether it is there
+  store       send DICOM files, and those in directories
   storescp    receive composite instances and keep them as files
 
-'dicomnode storescp --help' lists its options."""
+'dicomnode COMMAND --help' lists the options of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"dicomnode {__version__}")
     elif command == "storescp":
         _storescp(rest[:-1])
+    elif command in ("echo", "store"):
+        _client(command, rest[:-1])
     else:
         what = f"no such command: {command}" if command else "a command is needed"
         print(f"dicomnode: error: {what} (see dicomnode --help)", file=sys.stderr)
@@ -56,26 +51,77 @@ def _storescp(arguments: Sequence[str]) -> None:
 
     from twisted.internet import reactor
 
-    from dicomnode.observers import TextLines, lines_for
+    from dicomnode.observers import Relay, begin_lines
     from dicomnode.tap import makeService
 
-    # What Twisted itself has to say is said only when something is wrong.
-    wrong = LogLevelFilterPredicate(defaultLogLevel=LogLevel.error)
-    others = FilteringLogObserver(TextLines(sys.stderr, namespace=None), [_not_ours, wrong])
-    ours = lines_for(options["log-format"], sys.stderr)
-    globalLogBeginner.beginLoggingTo([ours, others], redirectStandardIO=False)
-    service = makeService(options)
+    begin_lines(options["log-format"], sys.stderr)
+    service = makeService(options, relay=Relay(sys.stderr))
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
 
 
-@provider(ILogFilterPredicate)
-def _not_ours(event: Mapping[str, Any]) -> Any:
-    """What the service's LogObserver says has a level, and lines, of its own."""
-    ours = event.get("log_namespace") == "dicomnode"
-    return PredicateResult.no if ours else PredicateResult.maybe
+def _client(command: str, arguments: Sequence[str]) -> None:
+    from dicomnode.clientoptions import parse_echo, parse_store
+
+    def wrong(why: object) -> None:
+        print(f"dicomnode {command}: error: {' '.join(str(why).split())}", file=sys.stderr)
+        sys.exit(2)
+
+    try:
+        options = (parse_echo if command == "echo" else parse_store)(arguments)
+    except usage.UsageError as error:
+        wrong(error)
+
+    from twisted.internet import reactor as installed
+    from twisted.logger import Logger, globalLogPublisher
+
+    from dicomnode.clients import Foreground, Store, echo, endpoint_for
+    from dicomnode.observers import LogObserver, begin_lines
+    from dicomnode.outcomes import Report, write
+    from dicomnode.progress import Lines, Progress, progress_on
+
+    reactor: Any = installed  # Twisted types it as what all reactors have in common
+    try:
+        endpoint = endpoint_for(reactor, options["where"], options["acse-timeout"])
+    except Exception as error:  # whatever an endpoint's plugin makes of what it is given
+        wrong(f"argument HOST: {options['where']!r} is no endpoint, and HOST is followed by PORT: {error}")
+    begin_lines("text", sys.stderr)
+    level = options["log-level"]
+    log = Logger("dicomnode", observer=globalLogPublisher)
+    observe = LogObserver(level, log=log)
+    quiet, verbose = level == "none", level in ("info", "debug")
+    stdout, stderr = (None, None) if quiet else (sys.stdout, sys.stderr)
+    if command == "echo":
+        foreground = Foreground(
+            reactor, lambda: echo(reactor, endpoint, options, stdout=stdout, stderr=stderr, observe=observe)
+        )
+        sys.exit(foreground.run())
+
+    def say(line: str) -> None:
+        if verbose:
+            log.info("{line}", line=line)
+
+    def tell(text: str) -> None:
+        write(stderr, text)
+
+    progress = Progress()
+    if verbose:
+        progress = Lines(tell, reactor.seconds)  # a bar would be torn by what is logged
+    elif not quiet:
+        progress = progress_on(sys.stderr, tell, reactor.seconds)
+    store = Store(
+        reactor,
+        endpoint,
+        options,
+        report=Report(stdout),
+        progress=progress,
+        stderr=stderr,
+        log=say,
+        observe=observe,
+    )
+    sys.exit(Foreground(reactor, store.run).run())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ _REJECTORS = {
     2: "DUL service-provider (ACSE related)",
     3: "DUL service-provider (presentation related)",
 }
-_REJECTION_REASONS = {
+REJECTION_REASONS = {
     (1, 1): "No reason given",
     (1, 2): "Application context name not supported",
     (1, 3): "Calling AE title not recognised",
@@ -54,7 +54,7 @@ _REJECTION_REASONS = {
 
 # PS3.8 Table 9-26
 _ABORTERS = {0: "DUL service-user", 1: "Reserved", 2: "DUL service-provider"}
-_ABORT_REASONS = {
+ABORT_REASONS = {
     0: "No reason given",
     1: "Unrecognised PDU",
     2: "Unexpected PDU",
@@ -207,7 +207,7 @@ def associate_ac(request: AssociateRQ, answer: AssociateAC) -> Iterator[str]:
 
 def associate_rj(rejection: AssociateRJ) -> Iterator[str]:
     """Yield the lines about an A-ASSOCIATE-RJ that was sent."""
-    reason = _REJECTION_REASONS.get((rejection.source, rejection.reason), "Reserved")
+    reason = REJECTION_REASONS.get((rejection.source, rejection.reason), "Reserved")
     yield "Reject Parameters:"
     yield _banner("OUTGOING A-ASSOCIATE-RJ PDU")
     yield f"Result:    {_RESULTS.get(rejection.result, _NO_VALUE)}"
@@ -218,7 +218,7 @@ def associate_rj(rejection: AssociateRJ) -> Iterator[str]:
 
 def abort(pdu: Abort, direction: str) -> Iterator[str]:
     """Yield the lines about an A-ABORT, ``"INCOMING"`` or ``"OUTGOING"``."""
-    reasons = _ABORT_REASONS if pdu.source == SERVICE_PROVIDER else {}
+    reasons = ABORT_REASONS if pdu.source == SERVICE_PROVIDER else {}
     yield "Abort Parameters:"
     yield _banner(f"{direction} A-ABORT PDU")
     yield f"Abort Source: {_ABORTERS.get(pdu.source, _NO_VALUE)}"

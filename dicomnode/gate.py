@@ -16,7 +16,8 @@ class Gate:
 
     It is itself what the transport pauses, and so a reason, when the peer does not read what we write.
     But while a data set goes out, that is paused instead: else two ends that wait to be read would both
-    read nothing, and an A-ABORT would not be heard.
+    read nothing, and an A-ABORT would not be heard. And before there is an association nothing is: TLS
+    waits to read its handshake before it writes what it was given.
 
     :param paused: is called with True when reading stops, with False when it goes on.
     :param changed: is called whenever a reason came or went.
@@ -32,6 +33,7 @@ class Gate:
         self._held = False
         self._open = True
         self._unread = False
+        self._established = False
         self._outgoing: IPushProducer | None = None
         transport.registerProducer(self, True)
 
@@ -76,6 +78,10 @@ class Gate:
             self._transport.resumeProducing()
         self._held = False
 
+    def established(self) -> None:
+        """There is an association: what is read from here on may have to be answered."""
+        self._established = True
+
     def sends(self, producer: IPushProducer | None) -> None:
         """From here on ``producer`` writes a data set, and is what is paused; or none does."""
         self._outgoing = producer
@@ -92,11 +98,11 @@ class Gate:
 
     def pauseProducing(self) -> None:
         self._unread = True
-        if self._outgoing is None:
-            self.close(self)
-        else:
+        if self._outgoing is not None:
             self._outgoing.pauseProducing()
-            self._changed()
+        elif self._established:
+            self.close(self)
+        self._changed()
 
     def resumeProducing(self) -> None:
         self._unread = False

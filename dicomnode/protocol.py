@@ -296,6 +296,7 @@ class AssociationProtocol(Protocol):
     def came_about(self, window: tuple[int, int] | None) -> None:
         """There is an association; of a requestor, with this asynchronous operations window."""
         self._how = "lost"  # until we know better
+        self._gate.established()
         if window is not None:
             invoked, performed = window
             # Two at least, as an acceptor: what is pipelined waits here, or there.

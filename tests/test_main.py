@@ -12,11 +12,13 @@ from typing import Any
 from unittest import mock
 
 import twisted.internet
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger, LogPublisher, globalLogBeginner, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode import __version__
+from dicomnode import __version__, clients
 from dicomnode.__main__ import main
 from dicomnode.testing import Peer
 from tests.test_services import CT, EXPLICIT_VR_LE, data_set
@@ -128,6 +130,79 @@ class UsageTests(MainCase):
             self.assertRegex(line, r"\Adicomnode storescp: error: [^\n]+\n\Z")
             self.assertIn(word, line)
         self.assertEqual(self.stdout.getvalue(), "")
+
+
+class ClientTests(MainCase):
+    """The clients end when they are done, and tell by their exit codes how."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        publisher = LogPublisher()
+        self.patch(globalLogPublisher, "_observers", publisher._observers)
+        self.patch(
+            globalLogBeginner,
+            "beginLoggingTo",
+            lambda observers, redirectStandardIO: [publisher.addObserver(item) for item in observers],
+        )
+        self.reactor = MemoryReactorClock()
+        import_module("twisted.internet.reactor")  # else there is nothing to patch
+        self.patch(twisted.internet, "reactor", self.reactor)
+        self.patch(clients.Foreground, "run", self.run_foreground)
+
+    def run_foreground(self) -> int:
+        return 7
+
+    def test_usage_errors(self) -> None:
+        """What is wrong with the arguments is one line, and exit code 2."""
+        for arguments, word in (
+            (("echo",), "HOST"),
+            (("store", "host", "104"), "PATH"),
+            (("echo", "host:104"), "Unknown endpoint type: 'host'"),
+        ):
+            self.stderr.truncate(self.stderr.seek(0))
+            self.assertEqual(self.exits(*arguments), 2)
+            line = self.stderr.getvalue()
+            self.assertRegex(line, rf"\Adicomnode {arguments[0]}: error: [^\n]+\n\Z")
+            self.assertIn(word, line)
+
+    def test_exit_codes(self) -> None:
+        """The exit code is that of what was done, however much is said of it."""
+        for arguments in (("echo",), ("store", "nowhere")):
+            for level in ("-q", "-v", "-ll=error"):
+                self.assertEqual(self.exits(arguments[0], "host", "104", *arguments[1:], level), 7)
+
+    def test_runs(self) -> None:
+        """What was asked for is done, and said."""
+        for command, paths, said in (
+            ("store", ["nowhere"], "nowhere: No such file or directory\n0 of 1 files"),
+            ("echo", [], ""),
+        ):
+
+            def run(foreground: Any) -> int:
+                work = Deferred.fromCoroutine(foreground._begin())
+                self.reactor.advance(100)
+                return self.successResultOf(work)
+
+            self.patch(clients.Foreground, "run", run)
+            self.patch(clients, "associate", lambda *_, **__: fail(ConnectionRefusedError()))
+            self.assertEqual(self.exits(command, "host", "104", *paths), 1)
+            self.assertIn(said, self.stdout.getvalue())
+
+    def test_says_what_it_does(self) -> None:
+        """With -v, each file is a line on stderr, and so is how far it is."""
+
+        def run(foreground: Any) -> int:
+            store = foreground._begin.__self__
+            store._log("Sending file: a")
+            self.reactor.advance(5)
+            store._progress.looks(64)
+            return 0
+
+        self.patch(clients.Foreground, "run", run)
+        self.assertEqual(self.exits("store", "-v", "host", "104", "a"), 0)
+        self.assert_said(stderr="I: Sending file: a\n64 files looked at\n")
+        self.assertEqual(self.exits("store", "host", "104", "a"), 0)
+        self.assertEqual(self.stderr.getvalue().count("Sending"), 1)
 
 
 class StoreSCPTests(MainCase):

@@ -1010,6 +1010,29 @@ class RequestorTests(ShellTestCase):
         self.assertEqual(self.transport.taken(), Abort().encode())
         self.failureResultOf(self.requestor.established, AssociationTimedOut)
 
+    def test_handshake(self) -> None:
+        """A transport that cannot write yet, for it has to read first, is read from; and not for ever."""
+        producer = self.transport.producer
+        assert producer is not None
+        producer.pauseProducing()
+        self.assertFalse(self.transport.paused)
+        self.reactor.advance(9)
+        producer.resumeProducing()
+        self.exchange()
+        self.assertIs(self.requestor._core.state, State.STA6)
+        producer.pauseProducing()
+        self.assertTrue(self.transport.paused)
+        producer.resumeProducing()
+
+    def test_handshake_that_never_ends(self) -> None:
+        """A transport that never comes to write is given up after the ACSE timeout."""
+        producer = self.transport.producer
+        assert producer is not None
+        producer.pauseProducing()
+        self.reactor.advance(10)
+        self.assertTimedOut("ACSE", 10.0)
+        self.failureResultOf(self.requestor.established, AssociationTimedOut)
+
     def test_release(self) -> None:
         """A requestor's release is answered by an acceptor."""
         self.exchange()

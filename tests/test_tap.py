@@ -28,7 +28,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode import assembly, filestore, tap, uids
+from dicomnode import assembly, filestore, uids
 from dicomnode.commits import Sync
 from dicomnode.core.association import Aborted, AssociateConfirmed
 from dicomnode.core.command import CStoreRQ

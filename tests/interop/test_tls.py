@@ -249,6 +249,31 @@ class PynetdicomTests(TLSTestCase):
         self.assertCalm(node.stderr)
 
 
+class ClientTests(TLSTestCase):
+    """The commands ``echo`` and ``store``."""
+
+    def client(self, command: str, port: int, *arguments: str | Path, certificate: bool = True) -> Ended:
+        key, pem = self.ours
+        ours = f":privateKey={key}:certificate={pem}" if certificate else ""
+        endpoint = f"dicom-tls:localhost:{port}:trustRoots={self.authority.path}{ours}"
+        return run(sys.executable, "-m", "dicomnode", command, endpoint, "-ta", "10", *arguments)
+
+    def test_store(self) -> None:
+        """They speak with our own node, and store what they are given; without a certificate they end."""
+        node = self.listens()
+        self.assertEqual(self.client("echo", node.port).code, 0)
+        self.assertEqual(self.client("store", node.port, sample()).code, 0)
+        self.assertEqual(len(node.files()), 1)
+        self.assertEqual(self.client("echo", node.port, certificate=False).code, 1)
+
+    def test_no_tls(self) -> None:
+        """A port without TLS is told at once."""
+        node = self.storescp()
+        done = self.client("echo", node.port)
+        self.assertEqual(done.code, 1)
+        self.assertIn("wrong version number", done.lines[-1])
+
+
 class StartTests(TLSTestCase):
     """What is wrong is said when it starts."""
 
