@@ -157,7 +157,7 @@ async def log_in(
     logged out at once.
 
     :param seconds: how long it may take; 0 is no limit. In Sta3 no timer of PS3.8 runs.
-    :raises AssociationRejected: when the user is not let in.
+    :raises dicomnode.errors.AssociationRejected: when the user is not let in.
     """
     try:
         credentials = credentials_of(identity)
