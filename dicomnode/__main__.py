@@ -78,8 +78,8 @@ def _client(command: str, arguments: Sequence[str]) -> None:
     from twisted.logger import Logger, globalLogPublisher
 
     from dicomnode.clients import Foreground, Store, echo, endpoint_for
-    from dicomnode.observers import LogObserver, begin_lines
-    from dicomnode.outcomes import Report, write
+    from dicomnode.observers import LogObserver, begin_lines, write
+    from dicomnode.outcomes import Report
     from dicomnode.progress import Lines, Progress, progress_on
 
     reactor: Any = installed  # Twisted types it as what all reactors have in common

@@ -65,6 +65,33 @@ def add_general(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return general
 
 
+def add_limits(group: argparse._ArgumentGroup, *, acse: str, dimse: str, network: str) -> None:
+    """Add the timeouts, each with what is waited for, and the maximum length that is announced."""
+    for short, long, text in (
+        ("-ta", "--acse-timeout", acse),
+        ("-td", "--dimse-timeout", dimse),
+        ("-tn", "--network-timeout", network),
+    ):
+        group.add_argument(
+            short,
+            long,
+            dest=long[2:],
+            metavar="SECONDS",
+            type=seconds,
+            default=30.0,
+            help=f"how long to wait for {text}; 0 for no limit (default: %(default)g)",
+        )
+    group.add_argument(
+        "-pdu",
+        "--max-pdu",
+        dest="max-pdu",
+        metavar="OCTETS",
+        type=max_pdu,
+        default=16382,
+        help="the longest P-DATA-TF that is accepted: at least 128, or 0 for any (default: %(default)s)",
+    )
+
+
 def port_number(text: str) -> int:
     """Take a TCP port: 0 to 65535."""
     if not 0 <= int(text) <= 65535:

@@ -11,7 +11,15 @@ from typing import Any, TypeAlias
 
 from twisted.internet.abstract import isIPv6Address
 
-from dicomnode.arguments import Parser, add_general, ae_title, count, log_level, max_pdu, port_number, seconds
+from dicomnode.arguments import (
+    Parser,
+    add_general,
+    add_limits,
+    ae_title,
+    count,
+    log_level,
+    port_number,
+)
 from dicomnode.uids import EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 
 #: To which to connect: a host and its port, or what describes an endpoint.
@@ -148,28 +156,11 @@ def _add_network(parser: Parser, title: str) -> None:
             default=default,
             help=f"{whose} (default: %(default)s)",
         )
-    for short, long, text in (
-        ("-ta", "--acse-timeout", "the connection, and the answer to an association or release request"),
-        ("-td", "--dimse-timeout", "the response to an operation"),
-        ("-tn", "--network-timeout", "the peer to read what it is sent"),
-    ):
-        network.add_argument(
-            short,
-            long,
-            dest=long[2:],
-            metavar="SECONDS",
-            type=seconds,
-            default=30.0,
-            help=f"how long to wait for {text}; 0 for no limit (default: %(default)g)",
-        )
-    network.add_argument(
-        "-pdu",
-        "--max-pdu",
-        dest="max-pdu",
-        metavar="OCTETS",
-        type=max_pdu,
-        default=16382,
-        help="the longest P-DATA-TF that is accepted: at least 128, or 0 for any (default: %(default)s)",
+    add_limits(
+        network,
+        acse="the connection, and the answer to an association or release request",
+        dimse="the response to an operation",
+        network="the peer to read what it is sent",
     )
 
 

@@ -30,7 +30,8 @@ from dicomnode.errors import (
     LocalProtocolError,
 )
 from dicomnode.interfaces import Progress as OnProgress
-from dicomnode.outcomes import Report, answer, arrived, refused, why, write
+from dicomnode.observers import write
+from dicomnode.outcomes import Report, answer, arrived, refused, why
 from dicomnode.progress import Progress
 from dicomnode.requestor import ServiceUser, associate
 from dicomnode.selection import Batch, File, Selection, find

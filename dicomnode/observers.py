@@ -133,7 +133,7 @@ class TextLines:
             rest += failure.getTraceback().splitlines()
         lines = [f"{level.name[0].upper()}: {self._whose}{visible(first, _LINE)}\n"]
         lines += [f"    {visible(line, _LINE)}\n" for line in rest]
-        _write(self._stream, "".join(lines))
+        write(self._stream, "".join(lines))
 
 
 @implementer(ILogObserver)
@@ -160,11 +160,11 @@ class JSONLines:
         if failure is not None:
             values["error"] = f"{type(failure.value).__name__}: {failure.getErrorMessage()}"
             values["traceback"] = failure.getTraceback()
-        _write(self._stream, json.dumps(values) + "\n")
+        write(self._stream, json.dumps(values) + "\n")
 
 
-def _write(stream: TextIO | None, text: str) -> None:
-    """Write, or do not: nobody stops receiving because nobody reads what it says."""
+def write(stream: TextIO | None, text: str) -> None:
+    """Write, or do not: that nobody reads it is no failure of what is done."""
     if stream is None:
         return
     try:
@@ -190,7 +190,7 @@ class Relay:
 
     def __call__(self, octets: bytes) -> None:
         text = octets.decode("utf-8", "backslashreplace")
-        _write(self._stream, text)
+        write(self._stream, text)
         if self._log is not None:
             for line in text.splitlines():
                 self._log.info(_FORMAT, line=line)

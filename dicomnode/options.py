@@ -22,10 +22,10 @@ from twisted.python import usage
 from dicomnode.arguments import (
     Parser,
     add_general,
+    add_limits,
     ae_title,
     count,
     log_level,
-    max_pdu,
     port_number,
     seconds,
 )
@@ -291,32 +291,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         default="STORESCP",
         help="the title of this application entity (default: %(default)s)",
     )
-    for short, long, text in (
-        (
-            "-ta",
-            "--acse-timeout",
-            "the peer's association request, and for it to close the connection at the end",
-        ),
-        ("-td", "--dimse-timeout", "the rest of a message that has begun"),
-        ("-tn", "--network-timeout", "anything from the peer on an established association"),
-    ):
-        network.add_argument(
-            short,
-            long,
-            dest=long[2:],
-            metavar="SECONDS",
-            type=seconds,
-            default=30.0,
-            help=f"how long to wait for {text}; 0 for no limit (default: %(default)g)",
-        )
-    network.add_argument(
-        "-pdu",
-        "--max-pdu",
-        dest="max-pdu",
-        metavar="OCTETS",
-        type=max_pdu,
-        default=16382,
-        help="the longest P-DATA-TF that is accepted: at least 128, or 0 for any (default: %(default)s)",
+    add_limits(
+        network,
+        acse="the peer's association request, and for it to close the connection at the end",
+        dimse="the rest of a message that has begun",
+        network="anything from the peer on an established association",
     )
     network.add_argument(
         "--grace",

@@ -21,6 +21,7 @@ from dicomnode.errors import (
     ContextNotAccepted,
     DicomNodeError,
 )
+from dicomnode.observers import write
 from dicomnode.uids import name
 from dicomnode.visible import visible
 
@@ -175,16 +176,3 @@ def amount(octets: int) -> str:
             return f"{size:.0f} {unit}" if unit == "octets" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
-
-
-def write(stream: TextIO | None, text: str) -> None:
-    """Write, or do not: that nobody reads it is no failure of what is done."""
-    if stream is not None:
-        try:
-            try:
-                stream.write(text)
-            except UnicodeEncodeError:
-                stream.write(text.encode("ascii", "backslashreplace").decode())
-            stream.flush()
-        except (OSError, ValueError):
-            pass  # broken, or closed

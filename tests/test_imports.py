@@ -97,10 +97,11 @@ MAY_IMPORT = {
     "worker": "observers signals tap workers",
     "progress": "",
     "selection": "errors core uids part10 sources",
-    "outcomes": "errors core uids visible dumps",
+    "outcomes": "errors core uids visible dumps observers",
     "clientoptions": "arguments uids",
     "clients": """
         errors core interfaces events uids signals timers requestor visible progress selection outcomes
+        observers
     """,
     "__main__": "observers options tap clientoptions clients outcomes progress",
 }

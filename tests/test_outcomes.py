@@ -15,7 +15,8 @@ from dicomnode.errors import (
     ContextNotAccepted,
     InvalidFile,
 )
-from dicomnode.outcomes import Report, amount, answer, arrived, refused, why, write
+from dicomnode.observers import write
+from dicomnode.outcomes import Report, amount, answer, arrived, refused, why
 from dicomnode.uids import IMPLICIT_VR_LE
 from tests.files import CT
 
