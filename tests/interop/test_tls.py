@@ -166,7 +166,8 @@ class DCMTKTests(TLSTestCase):
         """DICOM without TLS is not understood, nor TLS on a port without."""
         node = self.listens()
         self.assertNotEqual(run("storescu", "localhost", f"{node.port}", sample()).code, 0)
-        self.assertEqual(len(refusals(node.stderr)), 1)
+        refused = eventually("it is in the log", lambda: refusals(node.stderr) or None)
+        self.assertEqual(len(refused), 1)
         self.assertCalm(node.stderr)
         self.assertNotEqual(self.storescu(self.storescp(), "+tls", *self.ours).code, 0)
 
