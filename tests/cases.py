@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -20,7 +21,7 @@ from dicomnode.core.machine import State
 from dicomnode.core.pdu import p_data_tf
 from dicomnode.interfaces import IOperation, IService
 from dicomnode.services import Storage, Verification
-from dicomnode.testing import MemoryStorage, Peer, Reactor, Recorder
+from dicomnode.testing import MemoryStorage, Peer, Pool, Reactor, Recorder
 from dicomnode.timers import Timeouts
 from dicomnode.uids import VERIFICATION
 
@@ -105,6 +106,28 @@ class Waiting(Service):
 
     def _cancelled(self, turn: Deferred[int]) -> None:
         self.cancelled += 1
+
+
+class QuickPool(Pool):
+    """A thread pool whose jobs are done at once."""
+
+    def callInThreadWithCallback(self, *arguments: Any, **keywords: Any) -> None:
+        super().callInThreadWithCallback(*arguments, **keywords)
+        self.run()
+
+
+class QuickReactor(MemoryReactorClock):
+    """A reactor in memory, with a thread pool whose jobs are done at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = QuickPool()
+
+    def getThreadPool(self) -> Pool:
+        return self.pool
+
+    def callFromThread(self, callable: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+        callable(*arguments, **keywords)
 
 
 class ShellTestCase(SynchronousTestCase):

@@ -13,7 +13,6 @@ import sys
 import time
 import unittest
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
 from contextlib import closing, redirect_stdout
 from importlib import import_module
 from io import BytesIO
@@ -25,7 +24,6 @@ from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from twisted.application.service import IServiceCollection, loadApplication
 from twisted.internet.defer import Deferred
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
@@ -35,8 +33,9 @@ from dicomnode.core.items import UserIdentity, UserInformation
 from dicomnode.core.machine import TABLE_9_10, State
 from dicomnode.node import Node
 from dicomnode.options import storescp_parser
-from dicomnode.testing import MemoryStorage, Network, Peer, Pool, Reactor, Recorder
+from dicomnode.testing import MemoryStorage, Network, Peer, Reactor, Recorder
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
+from tests.cases import QuickReactor
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -52,28 +51,6 @@ def encoded(implicit_vr: bool = False, **elements: Any) -> bytes:
 
 
 DATA_SET = encoded(SOPClassUID=CT_IMAGE_STORAGE, SOPInstanceUID="1.2.3", PatientComments="x" * 1000)
-
-
-class _QuickPool(Pool):
-    """A thread pool whose jobs are done at once."""
-
-    def callInThreadWithCallback(self, *arguments: Any, **keywords: Any) -> None:
-        super().callInThreadWithCallback(*arguments, **keywords)
-        self.run()
-
-
-class _Reactor(MemoryReactorClock):
-    """A reactor in memory, with a thread pool whose jobs are done at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = _QuickPool()
-
-    def getThreadPool(self) -> Pool:
-        return self.pool
-
-    def callFromThread(self, callable: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
-        callable(*arguments, **keywords)
 
 
 class _DocsCase(SynchronousTestCase):
@@ -103,7 +80,7 @@ class ExampleTests(_DocsCase):
     def runs(self, name: str) -> tuple[ModuleType, Peer]:
         """Run a program in memory, and return a peer that is connected to its port."""
         example = self.load(name, "examples")
-        self.reactor = _Reactor()
+        self.reactor = QuickReactor()
         self.assertNoResult(example.main(self.reactor))
         port, acceptor, *_ = self.reactor.tcpServers[0]
         self.assertEqual(port, 11112)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import unittest
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from importlib import import_module
 from io import BytesIO
@@ -20,7 +20,7 @@ from pydicom.filereader import read_dataset
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
@@ -31,8 +31,9 @@ from twisted.web.server import Site
 from dicomnode import Acceptor, CalledAETitle, Instance, IStorage, Status, Storage, associate
 from dicomnode.contracts import InstanceWriterContract
 from dicomnode.core.command import CStoreRQ, NActionRQ, NEventReportRQ, NEventReportRSP
-from dicomnode.testing import CalledPeer, MemoryStorage, Network, Peer, Pool, Reactor
+from dicomnode.testing import CalledPeer, MemoryStorage, Network, Peer, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, VERIFICATION
+from tests.cases import QuickReactor
 
 HOWTO = Path(__file__).resolve().parent.parent / "docs" / "howto"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -50,28 +51,6 @@ def encoded(implicit_vr: bool = False, **elements: Any) -> bytes:
 
 def image(uid: str = "1.2.3", octets: int = 1000) -> bytes:
     return encoded(SOPClassUID=CT_IMAGE_STORAGE, SOPInstanceUID=uid, EncapsulatedDocument=bytes(octets))
-
-
-class QuickPool(Pool):
-    """A thread pool whose jobs are done at once."""
-
-    def callInThreadWithCallback(self, *arguments: Any, **keywords: Any) -> None:
-        super().callInThreadWithCallback(*arguments, **keywords)
-        self.run()
-
-
-class QuickReactor(MemoryReactorClock):
-    """A reactor in memory, with a thread pool whose jobs are done at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = QuickPool()
-
-    def getThreadPool(self) -> Pool:
-        return self.pool
-
-    def callFromThread(self, callable: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
-        callable(*arguments, **keywords)
 
 
 class HowtoTestCase(SynchronousTestCase):
