@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IConsumer, IDelayedCall, IProducer, IPus
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dicomnode.errors import InvalidFile
 from dicomnode.interfaces import Body
 
 #: What is read of a file at a time, in octets, and how often before it is another's turn: little enough for
@@ -198,14 +199,16 @@ class FileBody:
     """Produces what there is of a file from where it stands, in small pieces, and closes it.
 
     It is read on the reactor's thread, 64 KiB at a time and 256 KiB in each of its turns: what is kept in
-    memory does not depend on the file.
+    memory does not depend on the file. What is added to it meanwhile is not read; if it ends before its
+    length, that is a failure, so that what is left of it is not taken for all of it.
 
     :param file: open, and at the first octet that is to be produced.
-    :param length: how many octets there are; None: not known.
+    :param length: how many octets there are; None: as many as there are when it is read.
     """
 
     def __init__(self, file: BinaryIO, clock: IReactorTime, length: int | None = None) -> None:
         self.length = length
+        self._read = 0
         self._file = file
         self._clock = clock
         self._consumer: IConsumer
@@ -246,11 +249,14 @@ class FileBody:
             for _ in range(READS):
                 if self._paused or self._over:
                     return
-                data = self._file.read(READ)
+                data = self._file.read(READ if self.length is None else min(READ, self.length - self._read))
                 if not data:
+                    if self.length is not None and self._read < self.length:
+                        raise InvalidFile(f"it ended after {self._read} of {self.length} octets")
                     self.stopProducing()
                     self._produced.callback(None)
                     return
+                self._read += len(data)
                 self._consumer.write(data)
         except Exception:
             failure = Failure()  # type: ignore[no-untyped-call]

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "credentials": "core",
     "checkers": "credentials",
     "events": "core",
-    "sending": "interfaces",
+    "sending": "errors interfaces",
     "operation": "errors core interfaces",
     "wire": "",
     "gate": "wire",

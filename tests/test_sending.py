@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import FileBodyProducer
 from zope.interface.verify import verifyObject
 
+from dicomnode.errors import InvalidFile
 from dicomnode.sending import READ, READS, FileBody, Sending
 
 DATA = bytes(range(256)) * 2000  # more than is read in a turn
@@ -243,6 +244,28 @@ class FileBodyTests(SendingCase):
         self.assertSent(DATA)
         body.resumeProducing()
         self.assertEqual(self.turns(), 0)
+
+    def test_shrinks(self) -> None:
+        """A file that ends before its length has failed, and its data set has no end."""
+        for size in (0, 900, len(DATA) - 1):
+            self.setUp()
+            file = BytesIO(DATA[:size])
+            self.sending.start(FileBody(file, self.clock, len(DATA)))
+            self.turns()
+            (failure,) = self.outcome
+            assert failure is not None
+            error = failure.trap(InvalidFile) and failure.value
+            self.assertEqual(str(error), f"it ended after {size} of {len(DATA)} octets")
+            self.assertNotIn(True, [last for _, last in self.sent])
+            self.assertEqual((file.closed, self.clock.getDelayedCalls()), (True, []))
+
+    def test_grows(self) -> None:
+        """What is added to a file while it is sent is not sent."""
+        file = BytesIO(DATA)
+        self.sending.start(FileBody(file, self.clock, len(DATA) - 7))
+        self.turns()
+        self.assertSent(DATA[:-7])
+        self.assertTrue(file.closed)
 
     def test_stopped(self) -> None:
         """It closes its file when nobody wants the rest; once."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydicom.data import get_testdata_file
 from pydicom.filereader import read_file_meta_info
 
 from dicomnode import Acceptor, sources
+from dicomnode.core.association import Aborted, DataSetFragments
 from dicomnode.core.command import CStoreRQ
 from dicomnode.core.pdu import ProposedContext
 from dicomnode.errors import AssociationAborted, ContextNotAccepted, InvalidFile, TooManyContexts
@@ -33,6 +35,11 @@ MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 
 def shipped(name: str) -> str:
     return str(get_testdata_file(name, download=False))
+
+
+def element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
+    """Encode an element whose length has four octets, in Explicit VR Little Endian (PS3.5 7.1.2)."""
+    return struct.pack("<HH2sxxI", group, number, vr, len(value)) + value
 
 
 def made(**elements: Any) -> Dataset:
@@ -93,6 +100,24 @@ class FileTests(StoreCase):
         self.successResultOf(stored)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
         self.assertEqual(progress[-1], (38870, 38870))
+
+    def test_shrinks(self) -> None:
+        """A file that shrinks while it is sent is not sent as if it were whole: the association is aborted."""
+        path = self.mktemp()
+        whole = Path(shipped("CT_small.dcm")).read_bytes()
+        whole += element(0xFFFC, 0xFFFC, b"OB", bytes(1 << 20))
+        Path(path).write_bytes(whole)
+        peer, association = self.associates(CalledPeer(capacity=1000), contexts=plan([path]))
+        stored = association.store(path)
+        os.truncate(path, 600_000)
+        for _ in range(10):
+            peer.exchange()
+            self.reactor.advance(0)
+        length = len(data_set_of(whole))
+        said = str(self.failureResultOf(stored, InvalidFile).value)
+        self.assertEqual(said, f"it ended after {600_000 - len(whole) + length} of {length} octets")
+        self.assertFalse(any(item.is_last for item in peer.indications if isinstance(item, DataSetFragments)))
+        self.assertEqual(peer.indications[-1], Aborted(0, 0, by_peer=True))
 
     def test_opened_in_its_turn(self) -> None:
         """A file is not open before its turn, nor when it is not accepted."""
