@@ -23,6 +23,10 @@ from dicomnode.errors import OperationFailed
 #: Buffers of one writev: half of the usual IOV_MAX.
 BUFFERS = 512
 
+#: Stands before the number of what is kept beside another: no UID has it, nor has what is left of any
+#: value in a name (:func:`dicomnode.layout.safe`). By a dot, what is beside 1.2.3 would have the name of the instance 1.2.3.1.
+BESIDE = "~"
+
 _PART = re.compile(r"\..+\.[0-9]+-[0-9]+\.part")
 
 #: What ``os.link`` fails with where there are no hard links.
@@ -35,7 +39,7 @@ class OnDuplicate(enum.Enum):
     REPLACE = "replace"  #: it takes the other's place, in one step
     KEEP = "keep"  #: it is dropped, and answered with Success
     REFUSE = "refuse"  #: it is dropped, and answered with 0x0111
-    RENAME = "rename"  #: it is kept beside the other, as ``NAME.1``
+    RENAME = "rename"  #: it is kept beside the other, as ``NAME~1``
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,8 @@ class PartFile:
         if self._link(final):
             return Kept(self.name)
         if self._on_duplicate is OnDuplicate.RENAME:
-            number = next(number for number in count(1) if self._link(f"{final}.{number}"))
-            return Kept(f"{self.name}.{number}")
+            number = next(number for number in count(1) if self._link(f"{final}{BESIDE}{number}"))
+            return Kept(f"{self.name}{BESIDE}{number}")
         return Kept(self.name, dropped=True)
 
     def discard(self) -> None:

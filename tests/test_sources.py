@@ -102,7 +102,7 @@ class FileTests(StoreCase):
         self.assertEqual(progress[-1], (38870, 38870))
 
     def test_shrinks(self) -> None:
-        """A file that shrinks while it is sent is not sent as if it were whole: the association is aborted."""
+        """A file that shrinks while it is sent is not taken for whole: the association is aborted."""
         path = self.mktemp()
         whole = Path(shipped("CT_small.dcm")).read_bytes()
         whole += element(0xFFFC, 0xFFFC, b"OB", bytes(1 << 20))
