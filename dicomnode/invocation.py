@@ -41,6 +41,9 @@ from dicomnode.sending import FileBody, Sending
 #: attributes, and they are kept whole.
 RESPONSE_LIMIT = 1 << 24
 
+#: How many may be unanswered where there is no limit: so many Message IDs there are (PS3.7 E.1), but for 0.
+UNLIMITED = 0xFFFF
+
 #: Statuses of a response after which more come: Pending (PS3.4 Annex C).
 PENDING = frozenset({Status.PENDING, Status.PENDING + 1})
 
@@ -207,7 +210,7 @@ class Invocations:
 
     @property
     def _may_begin(self) -> bool:
-        return not self.window or len(self._unanswered) < self.window
+        return len(self._unanswered) < (self.window or UNLIMITED)
 
     def _begin(self, invocation: Invocation) -> None:
         message = None
@@ -249,8 +252,8 @@ class Invocations:
         self._host.tell(events.InvocationStarted(self._association, invocation))
 
     def _next_message_id(self) -> int:
-        while True:
-            self._message_id = self._message_id % 0xFFFF + 1
+        while True:  # one is free, or it could not begin
+            self._message_id = self._message_id % UNLIMITED + 1
             if self._message_id not in self._unanswered:
                 return self._message_id
 

@@ -180,7 +180,8 @@ def associate(
     :param roles: for SOP Classes, whether we can be SCU, and SCP (PS3.7 D.3.3.4). To be sent instances on
         this association, by a C-GET, is to be SCP of their class.
     :param asynchronous_operations: how many operations we would invoke, and perform, at a time; 0 is no
-        limit (PS3.7 D.3.3.3). Without a window in the answer it is one.
+        limit (PS3.7 D.3.3.3): then 65,535 may be unanswered, and 64 are performed at a time, while the others
+        wait unread. Without a window in the answer it is one.
     :param user_identity: of the user on whose behalf we ask (PS3.7 D.3.3.7).
     :param timeouts: how long the other end may be silent: ``acse`` for its answers to A-ASSOCIATE-RQ and
         A-RELEASE-RQ, ``dimse`` for a response, ``network`` for reading what is sent to it. An association

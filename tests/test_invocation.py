@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from dicomnode import events, invocation
+from dicomnode import events, invocation, protocol
 from dicomnode.core.command import (
     CCancelRQ,
     CEchoRQ,
@@ -124,6 +124,46 @@ class WindowTests(RequestorCase):
             turn.callback(0)
         peer.exchange()
         self.assertEqual(len(peer.messages), 4)
+
+    def test_performed_without_limit(self) -> None:
+        """Where there is no limit, so many are performed at a time; the others are not read meanwhile."""
+        from tests.cases import Waiting, store_rq
+
+        service = Waiting()
+        peer, _ = self.associates(
+            answer={"asynchronous_operations_window": (1, 0)},
+            asynchronous_operations=(1, 0),
+            services=[service],
+        )
+        for number in range(protocol.UNLIMITED + 3):
+            peer.invokes(CT, store_rq(number + 1), b"data")
+        self.assertEqual(len(service.turns), protocol.UNLIMITED)
+        self.assertTrue(peer.transport.paused)
+        for turn in service.turns:
+            turn.callback(0)
+        peer.exchange()
+        self.assertEqual(len(peer.messages), protocol.UNLIMITED + 3)
+
+    def test_unlimited(self) -> None:
+        """Without a limit there are as many as have Message IDs, and the next waits for one."""
+        peer, association = self.associates(
+            answer={"asynchronous_operations_window": (0, 0)}, asynchronous_operations=(0, 0)
+        )
+        invocations = association._association._invocations
+        assert invocations is not None
+        first, last = association.echo(), association.echo()
+        invocations._unanswered |= dict.fromkeys(range(3, 0x10000), invocations._unanswered[2])
+        waiting = association.echo()
+        self.assertEqual(self.sent(peer), 2)
+        peer.responds(0, to=0)
+        self.successResultOf(first)
+        self.assertEqual(self.sent(peer), 3)
+        self.assertEqual(peer.messages[-1].message_id, 1)  # type: ignore[attr-defined]
+        for number in range(3, 0x10000):
+            del invocations._unanswered[number]
+        association.abort()
+        for echoed in (last, waiting):
+            self.failureResultOf(echoed, AssociationAborted)
 
     def test_narrower(self) -> None:
         """0 is no limit."""
