@@ -61,7 +61,8 @@ class Acceptor(Factory):
         observe: events.Observer = events.ignore,
         trace: bool = False,
     ) -> None:
-        self._reactor = reactor
+        #: on which it runs
+        self.reactor = self._reactor = reactor
         self._services = services
         self._policy = AcceptAny() if policy is None else policy
         self._portal = portal

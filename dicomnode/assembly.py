@@ -9,8 +9,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -91,6 +93,13 @@ class Commands:
         if self._studies is not None:
             self._studies.stop()
         return self._executions.finished()
+
+
+def threads() -> ThreadPool:
+    """Return those that wait for slow disks. The process does not wait for them in the end."""
+    pool = ThreadPool(0, THREADS, "dicomnode-files")
+    pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+    return pool
 
 
 def limits_of(options: Mapping[str, Any]) -> Limits:

@@ -72,7 +72,7 @@ MAY_IMPORT = {
     "ledger": "errors interfaces limits",
     "turns": "",
     "workers": "events ledger",
-    "node": "events acceptor workers",
+    "node": "events timers acceptor workers",
     "peers": "core acceptor uids",
     "testing": "interfaces events peers",
     "contracts": "interfaces testing",
