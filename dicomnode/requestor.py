@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from dicomnode import events
@@ -25,7 +26,7 @@ from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VE
 from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
 from dicomnode.invocation import Message
 from dicomnode.protocol import AssociationProtocol
-from dicomnode.sources import CONTEXTS, Names, Storable, open_source
+from dicomnode.sources import CONTEXTS, Names, Source, Storable, open_source
 from dicomnode.sources import plan as plan
 from dicomnode.timers import Timeouts
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, VERIFICATION
@@ -43,10 +44,13 @@ class ServiceUser:
     An operation that cannot be invoked, or is not answered, is a Deferred that fails, as
     :meth:`dicomnode.interfaces.IAssociation.invoke` says. A response with another status than Success is no
     failure: look at its ``status``.
+
+    :param pool: in whose threads files are opened and read; the reactor's own, if there is none.
     """
 
-    def __init__(self, association: AssociationProtocol) -> None:
+    def __init__(self, association: AssociationProtocol, pool: ThreadPool | None = None) -> None:
         self._association = association
+        self._pool = pool
         self.number = association.number
 
     @property
@@ -106,8 +110,11 @@ class ServiceUser:
         """
         names = Names(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
 
-        def prepare(clock: IReactorTime) -> Message:
-            source = open_source(what, names, self._association.contexts, clock)
+        def prepare(clock: IReactorTime) -> Message | Deferred[Message]:
+            source = open_source(what, names, self._association.contexts, clock, self._pool)
+            return source.addCallback(message) if isinstance(source, Deferred) else message(source)
+
+        def message(source: Source) -> Message:
             title, message_id = move_originator or (None, None)
             request = CStoreRQ(
                 affected_sop_class_uid=source.sop_class_uid,
@@ -160,6 +167,7 @@ def associate(
     observe: events.Observer = events.ignore,
     trace: bool = False,
     number: int = 1,
+    pool: ThreadPool | None = None,
 ) -> Deferred[ServiceUser]:
     """Request an association (PS3.8 7.1).
 
@@ -190,6 +198,7 @@ def associate(
     :param observe: is told of everything.
     :param trace: tell it of each step of the protocol machine, too.
     :param number: tells it from others in what an observer is told.
+    :param pool: in whose threads files are opened and read; the reactor's own, if there is none.
     :raises ValueError: when an AE title is not one to 16 characters long, or there is no context.
     :raises TooManyContexts: when there are more than 128.
     """
@@ -227,7 +236,7 @@ def associate(
     )
     connecting = endpoint.connect(_Connecting(association))
     connecting.addCallback(lambda _: association.established)
-    return connecting.addCallback(lambda _: ServiceUser(association))
+    return connecting.addCallback(lambda _: ServiceUser(association, pool))
 
 
 class _Served:
@@ -248,8 +257,9 @@ class _Connecting(Factory):
 
     noisy = False
 
-    def __init__(self, association: AssociationProtocol) -> None:
+    def __init__(self, association: AssociationProtocol, pool: ThreadPool | None = None) -> None:
         self._association = association
+        self._pool = pool
 
     def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol:
         return self._association

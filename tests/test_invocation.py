@@ -268,6 +268,7 @@ class InvokeTests(RequestorCase):
         body = Producer()
         stored, echoed = association.store(body, **NAMES), association.echo()
         body.consumer.write(bytes(SIZE))
+        self.turns(peer)
         peer.responds(0xA700)
         self.assertEqual(self.successResultOf(stored).status, 0xA700)
         self.assertEqual(len(peer.messages), 1)
@@ -356,6 +357,7 @@ class CancelTests(RequestorCase):
         stored.cancel()
         self.failureResultOf(stored, CancelledError)
         body.done.callback(None)
+        self.turns(peer)
         peer.responds(0)
         self.assertEqual(len(peer.data_set), SIZE)
 
@@ -395,7 +397,7 @@ class CancelTests(RequestorCase):
         peer.exchange()
         self.assertEqual(len(peer.messages), 1)
         body.done.callback(None)
-        peer.exchange()
+        self.turns(peer)
         self.assertEqual(len(peer.data_set), SIZE)
         self.assertEqual(peer.messages[1:], [CCancelRQ(message_id_being_responded_to=1)])
 
@@ -411,7 +413,7 @@ class CancelTests(RequestorCase):
         peer.exchange()
         outcome[0].trap(AssociationReleased)
         body.done.callback(None)
-        peer.exchange()
+        self.turns(peer)
         self.assertEqual(len(peer.data_set), SIZE)
         peer.transport.lose()
         self.assertEqual(self.seen.of(events.AssociationEnded)[0].how, "released")
@@ -438,13 +440,14 @@ class BodyTests(RequestorCase):
         body.length = SIZE
         progress: list[tuple[int, int | None]] = []
         stored = association.store(body, progress=lambda *how: progress.append(how), **NAMES)
-        body.consumer.write(bytes(SIZE // 2))
+        body.consumer.write(bytes(SIZE // 3))
         self.assertEqual(body.told, ["pause"])
         self.assertFalse(peer.transport.paused)
         peer.exchange()
         self.assertEqual(body.told, ["pause", "resume"])
-        body.consumer.write(bytes(SIZE // 2))
+        body.consumer.write(bytes(SIZE - SIZE // 3))
         body.done.callback(None)
+        self.turns(peer)
         peer.responds(0)
         self.successResultOf(stored)
         self.assertEqual(len(peer.data_set), SIZE)
@@ -565,6 +568,7 @@ class BodyTests(RequestorCase):
             for start in range(0, 2048, 3):
                 body.consumer.write(octets[start : start + 3])
             body.done.callback(None)
+            self.reactor.advance(0)
             sent = peer.transport.written
             if max_length not in (7, 9):
                 self.assertTrue(b"".join(sent).endswith(data(CT, octets[-max(sorted(lengths)[0], 1) :])))
@@ -581,6 +585,9 @@ class BodyTests(RequestorCase):
         body = Producer()
         stored = association.store(body, **NAMES)
         body.consumer.write(bytes(1 << 20))
+        self.assertEqual(len(peer.transport.written), 1)  # the command set, and so much
+        self.reactor.advance(0)
+        self.assertGreater(sum(map(len, peer.transport.written)), (1 << 20) - (1 << 14))
         self.assertLess(max(map(len, peer.transport.written)), (1 << 18) + 1000)
         body.done.callback(None)
         peer.responds(0)
