@@ -16,7 +16,8 @@ from zope.interface import implementer
 from dicomnode import events
 from dicomnode.acceptor import Acceptor
 from dicomnode.core.association import Aborted, AssociateConfirmed
-from dicomnode.core.command import CEchoRQ, CFindRQ, Command, CStoreRQ, encode
+from dicomnode.core.codec import encode
+from dicomnode.core.command import CEchoRQ, CFindRQ, Command, CStoreRQ
 from dicomnode.core.machine import State
 from dicomnode.core.pdu import p_data_tf
 from dicomnode.interfaces import IOperation, IService

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from struct import Struct
 from typing import TypeAlias
 
 from dicomnode.core.pdu import (
     ASSOCIATE_AC,
     ASSOCIATE_RQ,
+    DATA_HEADER,
     HEADER,
     INVALID_PDU_PARAMETER_VALUE,
     P_DATA_TF,
@@ -31,9 +31,6 @@ ASSOCIATE_LIMIT = 1 << 18
 #: Fragments of a data set that are yielded at a time, at most: what one ``writev`` takes, and little
 #: enough to do at a stretch, though each were of an octet.
 FRAGMENTS = 512
-
-#: A PDU's header with the first PDV's behind it: type, length; length, context id, control header.
-_DATA_PDU = Struct(">BxIIBB")
 
 
 # Not frozen: a frozen dataclass costs 1.0 us to make, these 0.4, and there are two for each PDV.
@@ -123,18 +120,19 @@ class PDUReader:
         not raised: the rest of its PDU is skipped, and reading goes on behind it.
         """
         view = memoryview(data)
-        if self._header:
-            # What completes the header is copied, and not the whole read.
-            size = PDV_HEADER.size if self._pdu_left else HEADER.size
-            missing = size - len(self._header)
-            if len(view) < missing:
-                self._header += view
-                return
-            joined = memoryview(self._header + view[:missing])
-            self._header = b""
-            yield from self._walk(joined)
-            view = view[missing:]
-        yield from self._walk(view)
+        return self._behind_header(view) if self._header else self._walk(view)
+
+    def _behind_header(self, view: memoryview) -> Iterator[Item]:
+        # What completes the header is copied, and not the whole read.
+        size = PDV_HEADER.size if self._pdu_left else HEADER.size
+        missing = size - len(self._header)
+        if len(view) < missing:
+            self._header += view
+            return
+        joined = memoryview(self._header + view[:missing])
+        self._header = b""
+        yield from self._walk(joined)
+        yield from self._walk(view[missing:])
 
     def _walk(self, view: memoryview) -> Iterator[Item]:
         position = 0
@@ -193,6 +191,16 @@ class PDUReader:
                 self._header = bytes(view[position:])
                 return
             else:
+                if self.plain and available >= DATA_HEADER.size:
+                    pdu_type, room, length, context_id, control = DATA_HEADER.unpack_from(view, position)
+                    behind = position + HEADER.size + room
+                    whole = room == length + 4 and length >= 2 and behind <= end
+                    if whole and pdu_type == P_DATA_TF and room <= (self._max_length or room):
+                        # One PDV and all of it, as commands come: there is nothing to remember.
+                        fragment = view[position + DATA_HEADER.size : behind]
+                        position = behind
+                        yield PDVFragment(context_id, bool(control & 1), bool(control & 2), fragment, True)
+                        continue
                 self._type, self._pdu_left = HEADER.unpack_from(view, position)
                 position += HEADER.size
                 yield from self._begin()
@@ -237,12 +245,12 @@ class PDUReader:
                 length, current, control = PDV_HEADER.unpack_from(view, position)
                 size, room = PDV_HEADER.size, pdu_left - PDV_HEADER.size
             else:
-                if end - position < _DATA_PDU.size:
+                if end - position < DATA_HEADER.size:
                     break
-                pdu_type, room, length, current, control = _DATA_PDU.unpack_from(view, position)
+                pdu_type, room, length, current, control = DATA_HEADER.unpack_from(view, position)
                 if pdu_type != P_DATA_TF or room > limit:
                     break
-                size, room = _DATA_PDU.size, room - PDV_HEADER.size
+                size, room = DATA_HEADER.size, room - PDV_HEADER.size
             if current != context_id or control & 1 or not 0 <= length - 2 <= room:
                 break
             position += size

@@ -27,7 +27,8 @@ from dicomnode.core.association import (
     ReleaseConfirmed,
     ReleaseRequested,
 )
-from dicomnode.core.command import LIMIT, CEchoRQ, CEchoRSP, Command, CStoreRQ, CStoreRSP, encode
+from dicomnode.core.codec import LIMIT, encode
+from dicomnode.core.command import CEchoRQ, CEchoRSP, Command, CStoreRQ, CStoreRSP
 from dicomnode.core.items import UserInformation
 from dicomnode.core.machine import ACTIONS, ARTIM_STATES, TRANSITIONS, Effect, Event, Role, State
 from dicomnode.core.negotiation import answer

@@ -20,10 +20,10 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from twisted.trial.unittest import SynchronousTestCase
 
+from dicomnode.core.codec import LIMIT, decode, encode
 from dicomnode.core.command import (
     COMMANDS,
     HIGH,
-    LIMIT,
     LOW,
     MEDIUM,
     RESPONSE,
@@ -56,8 +56,6 @@ from dicomnode.core.command import (
     Status,
     UnrecognizedRQ,
     UnrecognizedRSP,
-    decode,
-    encode,
     respond,
 )
 from dicomnode.errors import InvalidCommand
