@@ -26,6 +26,9 @@ class Timeouts:
     dimse: float = 30.0
     #: for any octets, and for the peer to read what it was answered, while the association stands
     network: float = 30.0
+    #: for whoever decides on an association, or performs an operation, to take more of its data set or to
+    #: answer: as long as a disk, or another node, may well take. What is stuck for longer is given up
+    performing: float = 600.0
 
 
 class Timer:

@@ -35,7 +35,7 @@ CONTEXTS = {VERIFICATION: [IMPLICIT_VR_LE], CT_IMAGE_STORAGE: [IMPLICIT_VR_LE], 
 ECHO, CT, QUERY = 1, 3, 5
 
 #: Three lengths to tell apart.
-TIMEOUTS = Timeouts(acse=10.0, dimse=20.0, network=40.0)
+TIMEOUTS = Timeouts(acse=10.0, dimse=20.0, network=40.0, performing=600.0)
 
 _E = TypeVar("_E")
 
@@ -215,7 +215,7 @@ class ShellTestCase(SynchronousTestCase):
         timed_out = self.last(events.TimedOut)
         self.assertEqual((timed_out.what, timed_out.seconds), (what, seconds))
 
-    def assertPatient(self, seconds: float = 1000.0) -> None:
+    def assertPatient(self, seconds: float = 599.0) -> None:
         """Assert that nothing happens for a long time."""
         before = len(self.seen.events)
         self.passes(seconds)

@@ -28,7 +28,7 @@ MODULES = {
     "considering": "Consider Considering",
     "core.association": """
         Aborted AssociateConfirmed AssociateRefused AssociateRequested Association DataSetFragments
-        Indication MessageReceived ReleaseConfirmed ReleaseRequested
+        Indication MessageContinued MessageReceived ReleaseConfirmed ReleaseRequested
     """,
     "core.codec": "decode encode",
     "core.command": """

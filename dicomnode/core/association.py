@@ -55,6 +55,9 @@ _EVENT_OF = {
 _INDICATING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.INDICATE)
 _ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.ABORT)
 
+#: PDVs, and headers of PDUs, that indicate nothing: so many are looked at before that is said.
+_SILENT = 64
+
 #: What we send in one P-DATA-TF, in octets, when the peer sets no limit, or one that is higher: there is
 #: nothing to be gained by more, and as much may be held until it is known whether it is the last.
 _UNLIMITED = 1 << 18
@@ -95,6 +98,13 @@ class MessageReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageContinued:
+    """So many PDVs have come that end nothing: nothing to act on, but what they cost is to be shared out."""
+
+    pdvs: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseRequested:
     """A-RELEASE indication: the peer has no more to ask. Answer with respond_release."""
 
@@ -122,6 +132,7 @@ Indication: TypeAlias = (
     | AssociateRefused
     | AssociateConfirmed
     | MessageReceived
+    | MessageContinued
     | DataSetFragments
     | ReleaseRequested
     | ReleaseConfirmed
@@ -215,6 +226,7 @@ class Association:
 
         So accepting, aborting or releasing in answer to one governs how the next is read.
         """
+        silent = 0
         for item in self._reader.feed(data):
             if self.state is State.STA1:
                 return  # the connection is to be closed: what is behind has no one to go to
@@ -222,7 +234,7 @@ class Association:
             if isinstance(item, DataSetFragments):
                 if item.is_last:
                     self._data_set_context = None
-                indication = item
+                indication = item if item.data or item.is_last else MessageContinued(item.pdvs)
             elif isinstance(item, PDVFragment):
                 indication = self._pdv_fragment(item)
             elif isinstance(item, PDUHeader):
@@ -233,6 +245,10 @@ class Association:
                 indication = self._refuse(Event.INVALID_PDU, item.reason, str(item))
             if indication is not None:
                 yield indication
+            else:
+                silent += 1
+                if silent % _SILENT == 0:
+                    yield MessageContinued(_SILENT)
 
     def _pdu_header(self, header: PDUHeader) -> Indication | None:
         """Judge a PDU by its type and the state, before its length is waited for."""

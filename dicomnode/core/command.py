@@ -30,6 +30,7 @@ class Status(enum.IntEnum):
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNIZED_OPERATION = 0x0211
+    RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
     #: Of the range C000 to CFFF, Cannot understand: the value that pynetdicom's storescp sends.

@@ -28,8 +28,8 @@ from dicomnode.errors import InvalidPDU
 #: that there are take 180 KiB. As much is kept for each peer that has yet to complete one.
 ASSOCIATE_LIMIT = 1 << 18
 
-#: Fragments of a data set that are yielded at a time, at most: what one ``writev`` takes, and little
-#: enough to do at a stretch, though each were of an octet.
+#: PDVs of a data set that are looked at before what they hold is yielded: no more than one ``writev`` takes,
+#: and little enough to do at a stretch, though each were of an octet, or of none.
 FRAGMENTS = 512
 
 
@@ -67,6 +67,7 @@ class DataSetFragments:
 
     data: list[memoryview]  #: of what the transport delivered; none of them is empty
     is_last: bool  #: do they end the data set?
+    pdvs: int = 1  #: that were looked at for them, empty ones too: what it has cost
 
 
 Item: TypeAlias = PDUHeader | PDUBody | PDVFragment | DataSetFragments | InvalidPDU
@@ -140,7 +141,7 @@ class PDUReader:
         while True:
             if self.data_set_context is not None and self.plain and not self._skipping:
                 position, fragments = self._data_set(view, position, self.data_set_context)
-                if fragments.data or fragments.is_last:
+                if fragments.data or fragments.is_last or fragments.pdvs == FRAGMENTS:
                     yield fragments
                     continue
             available = end - position
@@ -214,11 +215,12 @@ class PDUReader:
         limit = self._max_length or 0xFFFFFFFF
         pdu_left, pdv_left, in_pdv = self._pdu_left, self._pdv_left, self._in_pdv
         current, is_command, is_last = self._pdv
-        taken = DataSetFragments([], False)
+        taken = DataSetFragments([], False, 0)
         if in_pdv and (is_command or current != context_id):
             return position, taken
         fragments = taken.data
-        while True:
+        while taken.pdvs < FRAGMENTS:
+            taken.pdvs += 1
             if in_pdv:
                 behind = position + pdv_left
                 if behind > end:
@@ -236,8 +238,6 @@ class PDUReader:
                 if is_last:
                     taken.is_last = True
                     self.data_set_context = None
-                    break
-                if len(fragments) == FRAGMENTS:
                     break
             if pdu_left:
                 if end - position < PDV_HEADER.size:

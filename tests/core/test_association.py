@@ -23,6 +23,7 @@ from dicomnode.core.association import (
     Association,
     DataSetFragments,
     Indication,
+    MessageContinued,
     MessageReceived,
     ReleaseConfirmed,
     ReleaseRequested,
@@ -90,7 +91,7 @@ def join(indications: Iterable[Indication]) -> Joined:
             if indication.is_last:
                 joined.append((b"".join(parts), True))
                 parts = []
-        else:
+        elif not isinstance(indication, MessageContinued):
             joined.append(indication)
     return [*joined, (b"".join(parts), False)] if any(parts) else joined
 
