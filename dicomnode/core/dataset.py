@@ -222,14 +222,15 @@ class Walk:
     def feed_sequence(self, fragments: Sequence[bytes | memoryview]) -> None:
         """Walk the next octets: what :meth:`feed` does for each of ``fragments``."""
         size = sum(map(len, fragments))
-        if self._skip >= size and self._inflater is None and not self._stopped:
-            # Most of a data set is inside some long value.
-            self.octets += size
-            self._walked += size
-            self._skip -= size
-            return
         for fragment in fragments:
+            if self._skip >= size and self._inflater is None and not self._stopped:
+                # Most of a data set is inside some long value.
+                self.octets += size
+                self._walked += size
+                self._skip -= size
+                return
             self.feed(fragment)
+            size -= len(fragment)
 
     def end(self) -> None:
         """Settle the verdict: the data set has ended."""

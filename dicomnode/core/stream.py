@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from struct import Struct
 from typing import TypeAlias
 
 from dicomnode.core.pdu import (
@@ -31,6 +32,9 @@ ASSOCIATE_LIMIT = 1 << 18
 #: PDVs of a data set that are looked at before what they hold is yielded: no more than one ``writev`` takes,
 #: and little enough to do at a stretch, though each were of an octet, or of none.
 FRAGMENTS = 512
+
+
+_DATA_HEADER_OCTETS = Struct(f"{DATA_HEADER.size}s")
 
 
 # Not frozen: a frozen dataclass costs 1.0 us to make, these 0.4, and there are two for each PDV.
@@ -250,6 +254,10 @@ class PDUReader:
                 pdu_type, room, length, current, control = DATA_HEADER.unpack_from(view, position)
                 if pdu_type != P_DATA_TF or room > limit:
                     break
+                behind = position + HEADER.size + room
+                if current == context_id and not control & 3 and room == length + 4 > 6 and behind <= end:
+                    position = _alike(view, position, behind - position, taken)
+                    continue
                 size, room = DATA_HEADER.size, room - PDV_HEADER.size
             if current != context_id or control & 1 or not 0 <= length - 2 <= room:
                 break
@@ -287,3 +295,20 @@ class PDUReader:
     def _refuse(self, why: str, reason: int = INVALID_PDU_PARAMETER_VALUE) -> InvalidPDU:
         self.skip()
         return InvalidPDU(why, reason)
+
+
+def _alike(view: memoryview, position: int, size: int, taken: DataSetFragments) -> int:
+    """Take a P-DATA-TF, of so many octets, and those behind it that begin as it does. Return where they end.
+
+    A data set comes in PDUs of one PDV, all but the last of one length.
+    """
+    until = position + min(len(view) - position, (FRAGMENTS - taken.pdvs + 1) * size)
+    fragments = taken.data
+    unpack = _DATA_HEADER_OCTETS.unpack_from
+    header = unpack(view, position)
+    before = len(fragments)
+    while (behind := position + size) <= until and unpack(view, position) == header:
+        fragments.append(view[position + DATA_HEADER.size : behind])
+        position = behind
+    taken.pdvs += len(fragments) - before - 1  # the first is counted
+    return position
