@@ -87,6 +87,7 @@ class AssociationProtocol(Protocol):
         self._service_for = service_for
         self._on_closed = closed
         self._timeouts = timeouts
+        self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
         self._observe = observe
         self._tells_of_start = events.wants(observe, events.OperationStarted)
         self._tells_of_end = events.wants(observe, events.OperationEnded)
@@ -106,6 +107,7 @@ class AssociationProtocol(Protocol):
         self._release_due = False  # once what was invoked is answered
         self._artim = Timer(clock, self._artim_expired)
         self._silence = Silence(clock, self._silent)
+        self._state = State.STA1  # for which ARTIM was set
         self._draining = False
         self._observer_failed = False
         self._closing = False
@@ -246,7 +248,7 @@ class AssociationProtocol(Protocol):
                 # What is read already waits as it is; what is not waits in the peer.
                 self.pause(self)
                 break
-            indication, self._surplus = self._surplus or next(self._indications, None), None
+            indication = self._surplus or next(self._indications, None)
             if indication is None:
                 if self._unread:
                     self._indications = self._core.receive(self._unread.popleft())
@@ -260,8 +262,8 @@ class AssociationProtocol(Protocol):
                 self._fragments(indication)
             elif isinstance(indication, core.MessageReceived):
                 work += MESSAGE_WORK
-                if self._is_surplus(indication.command):
-                    self._surplus = indication
+                self._surplus = indication if self._is_surplus(indication.command) else None
+                if self._surplus is not None:
                     self.pause(self)
                     break
                 self._message_received(indication)
@@ -554,9 +556,12 @@ class AssociationProtocol(Protocol):
         data = self._core.data_to_send()
         if data:
             self._wire.write(data[0] if len(data) == 1 else b"".join(data))
-        if self._core.state is State.STA1:
-            self._close()
-        self._set_artim()
+        state = self._core.state
+        if state is not self._state or self._closing:
+            self._state = state
+            if state is State.STA1:
+                self._close()
+            self._set_artim()
         self._set_silence()
 
     def _close(self) -> None:
@@ -584,13 +589,14 @@ class AssociationProtocol(Protocol):
             self._transport.abortConnection()
 
     def _set_silence(self) -> None:
-        seconds, what = self._allowed_silence()
-        self._silence.allow(seconds, (what, self._begun, self._gate.unread))
-
-    @property
-    def _begun(self) -> bool:
-        """Has the peer begun something that is to come to its end?"""
-        return self._core.in_pdu or self._core.in_message
+        core, gate = self._core, self._gate
+        begun = core.in_pdu or core.in_message
+        idle = not (begun or self._operations or self._invocations or gate.closed or gate.unread)
+        if idle and core.state is State.STA6 and not self._closed:
+            self._silence.allow(*self._idle)
+        else:
+            seconds, what = self._allowed_silence()
+            self._silence.allow(seconds, (what, begun, gate.unread))
 
     def _allowed_silence(self) -> tuple[float, str]:
         """How long the peer may be silent, and who says so; 0 is for ever."""
@@ -626,5 +632,6 @@ class AssociationProtocol(Protocol):
         seconds, what = self._allowed_silence()
         self.tell(events.TimedOut(self, what, seconds))
         octets = self._silence.octets
-        few = f": only {octets} octets in {seconds:g} s" if self._begun and octets else ""
+        begun = self._core.in_pdu or self._core.in_message
+        few = f": only {octets} octets in {seconds:g} s" if begun and octets else ""
         self._abort(f"{what} timeout{few}", AssociationTimedOut(what, seconds))

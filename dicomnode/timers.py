@@ -82,9 +82,13 @@ class Silence:
 
     def came_on(self) -> None:
         """What the peer has said is a whole message, however short."""
-        self.octets = max(self.octets, MIN_PROGRESS)
+        if self.octets < MIN_PROGRESS:
+            self.octets = MIN_PROGRESS
 
     def allow(self, seconds: float, awaited: Hashable) -> None:
-        """Let the peer be silent for so long while it is awaited to do something; 0 is for ever."""
-        if self._timer.wait(seconds, (seconds, awaited), again=self.octets >= MIN_PROGRESS):
+        """Let the peer be silent for so long while it is awaited to do something; 0 is for ever.
+
+        :param awaited: what; of one thing, it may be silent for the same time always.
+        """
+        if self._timer.wait(seconds, awaited, again=self.octets >= MIN_PROGRESS):
             self.octets = 0

@@ -88,7 +88,7 @@ class AssociateConfirmed:
     answer: AssociateAC | AssociateRJ
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as its fragments are not: see dicomnode.core.stream
 class MessageReceived:
     """A command set is complete. If a data set follows, its fragments are the next indications."""
 
@@ -407,7 +407,10 @@ class Association:
         if self.state is not State.STA6 or self.trace is not None:
             self._step(Event.P_DATA_REQUEST)  # else DT-1, which leads nowhere
         limit = self._fragment_limit
-        for start in range(0, len(data) or 1, limit):
+        if len(data) <= limit:
+            self._to_send.append(p_data_tf(context_id, is_command, last, data))
+            return
+        for start in range(0, len(data), limit):
             ends = last and start + limit >= len(data)
             self._to_send.append(p_data_tf(context_id, is_command, ends, data[start : start + limit]))
 

@@ -359,10 +359,9 @@ def respond(request: Request, status: int, **elements: Any) -> Response:
         values[name] = getattr(request, of_request) or None
     if message is UnrecognizedRSP:
         values["command_field"] = request.command_field | RESPONSE
-    if elements:
-        if elements.get("error_comment") is not None:
-            elements["error_comment"] = elements["error_comment"][:64] or None  # its VR is LO
-        values |= {name: value for name, value in elements.items() if name in names}
+    for name, value in elements.items():
+        if name in names and value is not None:
+            values[name] = (value[:64] or None) if name == "error_comment" else value  # its VR is LO
     return message(**values)
 
 
