@@ -161,6 +161,7 @@ def acceptor_of(
         limits=limits,
         slots=slots,
         max_length=options["max-pdu"],
+        asynchronous_operations=(1, options["max-operations"]),
         timeouts=Timeouts(options["acse-timeout"], options["dimse-timeout"], options["network-timeout"]),
         observe=observe,
     )
