@@ -355,6 +355,7 @@ class OptionTests(TapCase):
             ((), (4096, 4096), []),
             ((), (infinite, infinite), []),
             (("--max-associations", "10", "--max-half-open", "10"), (1024, 4096), []),
+            (("--max-operations", "3"), (1024, 4096), [(3064, 4096)]),
             (("--max-associations", "0"), (1024, 4096), [(4096, 4096)]),
             (("--max-half-open", "0"), (1024, 4096), [(4096, 4096)]),
             (("--max-half-open", "0"), (1024, infinite), []),
