@@ -42,7 +42,7 @@ MODULES = {
         CommonExtendedNegotiation ExtendedNegotiation RoleSelection UserIdentity UserInformation
     """,
     "core.machine": "ACTIONS Effect Event Role State TRANSITIONS step",
-    "core.negotiation": "PresentationContext agreed answer narrower",
+    "core.negotiation": "PresentationContext agreed answer",
     "core.pdu": "Abort AssociateAC AssociateRJ AssociateRQ ProposedContext",
     "core.stream": "PDUReader PDVFragment",
     "credentials": """
@@ -80,7 +80,6 @@ MODULES = {
     "limits": "LOCAL_LIMIT_EXCEEDED Limits Slots",
     "networks": "Networks UNIX address host network",
     "node": "Node",
-    "offer": "Offer Served",
     "observers": "Counters JSONLines LogObserver Relay TextLines begin_lines lines_for",
     "operation": "Operation",
     "options": "Options storescp_parser",
