@@ -236,7 +236,7 @@ class IExtendedNegotiation(IService):
 class ICommonExtendedNegotiation(IService):
     """A service that takes SOP Classes it does not know, by what is said of them (PS3.7 D.3.3.6)."""
 
-    def transfer_syntaxes(proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
+    def transfer_syntaxes_for(proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
         """Return the transfer syntaxes for a SOP Class, preferred first, or None where it is not taken.
 
         It is asked for abstract syntaxes that no service has in its ``contexts``. Those that it takes are

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from itertools import filterfalse
 from typing import TypeAlias, cast
 
 from dicomnode.core.items import ExtendedNegotiation, RoleSelection, UserInformation
@@ -77,7 +78,7 @@ class Offer:
             if uid not in proposed or uid in self._as_scp or uid in taken:
                 continue
             for service in self._generals:
-                transfer_syntaxes = service.transfer_syntaxes(item)
+                transfer_syntaxes = service.transfer_syntaxes_for(item)
                 if transfer_syntaxes is not None:
                     taken[uid], general[uid] = transfer_syntaxes, service
                     break
@@ -95,7 +96,8 @@ class Offer:
             if theirs is None:
                 other[uid] = ours
             else:  # what serves both ways, before what serves one
-                other[uid] = sorted(theirs, key=lambda syntax, ours=ours: syntax not in ours)  # type: ignore[misc]
+                mutual = frozenset(ours).__contains__
+                other[uid] = [*filter(mutual, theirs), *filterfalse(mutual, theirs)]
         return _chained((other, as_scp)) if other else as_scp
 
     def _roles(

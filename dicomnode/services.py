@@ -151,7 +151,7 @@ class Storage:
         """Say what becomes of instances, whatever the peer says of itself (PS3.4 B.3.1.2)."""
         return None if self._support is None else self._support.encode()
 
-    def transfer_syntaxes(self, proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
+    def transfer_syntaxes_for(self, proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
         """Take what is specialized from what we take; if that is all, what is for storing (PS3.4 B.4.1.2)."""
         if proposed.sop_class_uid in uids.STORAGE_SOP_CLASSES:
             return None  # it is known, and left out on purpose

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -20,8 +22,9 @@ from dicomnode.core.items import (
     ExtendedNegotiation,
     RoleSelection,
     UserInformation,
+    encode_item,
 )
-from dicomnode.core.pdu import AssociateAC, AssociateRJ
+from dicomnode.core.pdu import Abort, AssociateAC, AssociateRJ, AssociateRQ, ProposedContext
 from dicomnode.errors import ContextNotAccepted
 from dicomnode.interfaces import (
     ICommonExtendedNegotiation,
@@ -36,12 +39,27 @@ from dicomnode.testing import MemoryStorage, Network, Peer
 from dicomnode.timers import Timeouts
 from dicomnode.uids import STORAGE_SERVICE_CLASS
 from tests.cases import CT_IMAGE_STORAGE, IMPLICIT_VR_LE, Service, ShellTestCase, store_rq
+from tests.core.helpers import arrivals, stable
 
 GET = "1.2.840.10008.5.1.4.1.2.2.3"
 MR = "1.2.840.10008.5.1.4.1.1.4"
 PRIVATE = "1.2.840.99999.1"
 EXPLICIT_VR_LE = "1.2.840.10008.1.2.1"
 JPEG = "1.2.840.10008.1.2.4.50"
+
+#: Sub-items of a proposal: such as there may be, and any octets in their place.
+proposable = st.sampled_from((CT_IMAGE_STORAGE, MR, PRIVATE, GET, STORAGE_SERVICE_CLASS, "", "1.9"))
+items = st.builds(encode_item, st.integers(0x53, 0x57), st.binary(max_size=40)) | st.builds(
+    UserInformation,
+    asynchronous_operations_window=st.tuples(st.integers(0, 65535), st.integers(0, 65535)),
+    roles=st.tuples(st.builds(RoleSelection, proposable, st.booleans(), st.booleans())),
+    extended=st.tuples(st.builds(ExtendedNegotiation, proposable, st.binary(max_size=10))),
+    common_extended=st.tuples(
+        st.builds(
+            CommonExtendedNegotiation, proposable, proposable, st.lists(proposable, max_size=3).map(tuple)
+        )
+    ),
+).map(UserInformation.encode)
 
 
 @implementer(IRoleSelection)
@@ -89,7 +107,7 @@ class Informed(Service):
 class General(Service):
     """Takes what is related to its one SOP Class."""
 
-    def transfer_syntaxes(self, proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
+    def transfer_syntaxes_for(self, proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
         (general,) = self.contexts
         return self.contexts[general] if general in proposed.related_general_sop_class_uids else None
 
@@ -442,25 +460,63 @@ class CommonExtendedTests(OfferCase):
         self.assertEqual(information.roles, (RoleSelection(PRIVATE, True, False),))
         self.assertEqual(information.extended, (ExtendedNegotiation(PRIVATE, b"\2\0\3\0\0\0"),))
 
-    def test_however_it_arrives(self) -> None:
-        """The whole proposal is answered alike, however it arrives."""
+
+class ArrivalTests(OfferCase):
+    """All of it at once, however it arrives, and whatever it is."""
+
+    INFORMATION = UserInformation(
+        16382,
+        asynchronous_operations_window=(8, 2),
+        roles=(RoleSelection(CT_IMAGE_STORAGE, True, True), RoleSelection(MR, False, True)),
+        extended=(ExtendedNegotiation(MR, b"\3\0\0\0\2\0"),),
+        common_extended=(CommonExtendedNegotiation(PRIVATE, STORAGE_SERVICE_CLASS, (MR,)),),
+    )
+
+    def setUp(self) -> None:
+        super().setUp()
         self.accepts(Storage(self.storage), Retrieve(), asynchronous_operations=(1, 5))
-        information = UserInformation(
-            16382,
-            asynchronous_operations_window=(8, 2),
-            roles=(RoleSelection(CT_IMAGE_STORAGE, True, True), RoleSelection(MR, False, True)),
-            extended=(ExtendedNegotiation(MR, b"\3\0\0\0\2\0"),),
-            common_extended=(CommonExtendedNegotiation(PRIVATE, STORAGE_SERVICE_CLASS),),
+        contexts = tuple(
+            ProposedContext(2 * number + 1, abstract_syntax, (IMPLICIT_VR_LE,))
+            for number, abstract_syntax in enumerate((CT_IMAGE_STORAGE, MR, PRIVATE, GET))
         )
-        contexts = dict.fromkeys((CT_IMAGE_STORAGE, MR, PRIVATE, GET), (IMPLICIT_VR_LE,))
-        for size in (1, 2, 3, 7, 100, None):
-            peer = self.connects(size)
-            peer.associates(contexts, user_information=information)
-            (confirmed,) = peer.indications
-            assert isinstance(confirmed, AssociateConfirmed)
-            assert isinstance(confirmed.answer, AssociateAC)
-            self.assertResults(confirmed.answer, 0, 0, 0, 0)
-            answered = confirmed.answer.user_information
-            self.assertEqual(answered.asynchronous_operations_window, (5, 1))
-            self.assertEqual(answered.roles, (RoleSelection(CT_IMAGE_STORAGE, True, True),))
-            self.assertEqual(answered.extended, (ExtendedNegotiation(MR, b"\2\0\3\0\0\0"),))
+        self.request = AssociateRQ("ANY-SCP", "PEER", contexts, self.INFORMATION)
+
+    def answers(self, *reads: bytes) -> bytes:
+        """Return what is answered to what arrives."""
+        peer = self.connects()
+        for read in reads:
+            peer.transport.deliver(read)
+        self.assertEqual(self.seen.of(events.Unexpected), [])
+        answer = peer.transport.taken()
+        peer.transport.lose()
+        return answer
+
+    def test_answer(self) -> None:
+        """Each proposal is answered by whom it is for."""
+        answer = AssociateAC.decode(memoryview(self.answers(self.request.encode()))[6:])
+        self.assertResults(answer, 0, 0, 0, 0)
+        information = answer.user_information
+        self.assertEqual(information.asynchronous_operations_window, (5, 1))
+        self.assertEqual(information.roles, (RoleSelection(CT_IMAGE_STORAGE, True, True),))
+        self.assertEqual(information.extended, (ExtendedNegotiation(MR, b"\2\0\3\0\0\0"),))
+        self.assertEqual(information.common_extended, ())
+
+    def test_splits(self) -> None:
+        """The answer is the same at every split, and octet by octet."""
+        whole = self.answers(self.request.encode())
+        for reads in arrivals(self.request.encode()):
+            self.assertEqual(self.answers(*reads), whole)
+
+    @stable
+    @given(st.lists(items, max_size=6).map(b"".join))
+    def test_any_items(self, proposed: bytes) -> None:
+        """Whatever is proposed is answered, or ends in an A-ABORT."""
+        octets = AssociateRQ("ANY-SCP", "PEER", self.request.contexts).encode()
+        information = encode_item(0x50, proposed)
+        length = len(octets) - 6 - 4 + len(information)
+        # The User Information is the last item, and empty in this one.
+        octets = octets[:2] + length.to_bytes(4, "big") + octets[6:-4] + information
+        answer = self.answers(octets)
+        if answer != Abort().encode():  # AA-1
+            self.assertEqual(answer[0], AssociateAC.pdu_type)
+            AssociateAC.decode(memoryview(answer)[6:])

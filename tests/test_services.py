@@ -731,7 +731,7 @@ class GeneralTests(SynchronousTestCase):
 
     def takes(self, service: Storage, service_class: str, *related: str, uid: str = PRIVATE) -> bool:
         """Does it take a SOP Class of a Service Class, with these related general SOP Classes?"""
-        syntaxes = service.transfer_syntaxes(CommonExtendedNegotiation(uid, service_class, related))
+        syntaxes = service.transfer_syntaxes_for(CommonExtendedNegotiation(uid, service_class, related))
         if syntaxes is not None:
             self.assertEqual(syntaxes, service.contexts[MR])
         return syntaxes is not None

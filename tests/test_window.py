@@ -184,6 +184,7 @@ class PerformingTests(WindowCase):
             self.stores(peer, *range(1, last + 1))
             self.assertPatient()
             self.assertEstablished(peer)
+            peer.transport.lose()
 
     def test_message_id_in_use(self) -> None:
         """A Message ID that is in use is refused, with as many outstanding as may be."""

@@ -17,9 +17,10 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
-from dicomnode import Storage
+from dicomnode import Storage, events
 from dicomnode.core.command import CGetRQ
 from dicomnode.testing import MemoryStorage
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, STORAGE_SERVICE_CLASS
@@ -167,6 +168,35 @@ class PynetdicomTests(InteropTestCase):
                 (node.directory / "UN.1.2.5").unlink()
             association.release()
         self.assertCalm(node.stderr)
+
+
+class WindowTests(RequestorTestCase):
+    """Our own requestor has many operations outstanding at ``storescp``."""
+
+    @asynchronous
+    async def test_window(self) -> None:
+        """As many as were negotiated are, and every instance is kept."""
+        node = Storescp("-d", "--max-operations", "8")
+        self.addCleanup(node.clean_up)
+        self.port = node.port
+        association = await self.associate(
+            contexts={CT: [EXPLICIT_VR_LE]}, asynchronous_operations=(20, 1), observe=self.observe
+        )
+        self.outstanding = self.most = 0
+        uids = [f"1.2.{number}" for number in range(100)]
+        responses = await gatherResults([association.store(instance(CT, uid)) for uid in uids])
+        await association.release()
+        self.assertEqual({response.status for response in responses}, {0})
+        self.assertEqual(self.most, 8)
+        self.assertEqual(node.files(), sorted(f"CT.{uid}" for uid in uids))
+        self.assertIn("Maximum Invoked Operations:     8", node.stderr)
+
+    def observe(self, event: events.Event) -> None:
+        if isinstance(event, events.InvocationStarted):
+            self.outstanding += 1
+            self.most = max(self.most, self.outstanding)
+        elif isinstance(event, events.InvocationEnded):
+            self.outstanding -= 1
 
 
 class GetTests(RequestorTestCase):
