@@ -66,7 +66,7 @@ class Acceptor(Factory):
         trace: bool = False,
     ) -> None:
         if not all(0 < operations <= 0xFFFF for operations in asynchronous_operations):
-            raise ValueError(f"{asynchronous_operations} are no two numbers from 1 to 65535")
+            raise ValueError(f"asynchronous_operations: {asynchronous_operations} is out of 1 to 65535")
         self._reactor = reactor
         self._services = services
         self._policy = AcceptAny() if policy is None else policy
