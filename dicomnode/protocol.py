@@ -329,7 +329,7 @@ class AssociationProtocol(Protocol):
     # The association
 
     def came_about(self, window: tuple[int, int] | None) -> None:
-        """There is an association; of a requestor, with this asynchronous operations window."""
+        """There is an association, with this asynchronous operations window; None: none was answered."""
         self._how = "lost"  # until we know better
         self._gate.established()
         if window is not None:
