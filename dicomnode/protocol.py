@@ -190,9 +190,11 @@ class AssociationProtocol(Protocol):
         self.pump()
 
     def dataReceived(self, data: bytes) -> None:
+        began = self._clock.seconds()
         self._silence.heard(len(data))
         self._unread.append(data)
         self.read_on()
+        self._wire.took(self._clock.seconds() - began)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
