@@ -120,8 +120,6 @@ def _agree(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> None:
     for option in ("exec-on-reception", "exec-on-eostudy"):
         if values["ignore"] and values[option] is not None:
             parser.error(f"argument --{option}: not allowed with --ignore: there is no file")
-    if values["exec-on-eostudy"] is not None and values["processes"] > 1:
-        parser.error("argument --exec-on-eostudy: not allowed with --processes: none sees all of a study")
 
 
 def _endpoint(port: int | str, bind_address: str) -> str:

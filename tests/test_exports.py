@@ -64,7 +64,7 @@ MODULES = {
         AUTHENTICATION_FAILED AUTHENTICATION_NOT_POSSIBLE CheckerFailed Login LoginNotPossible Portal
         TEMPORARY_CONGESTION User Users log_in log_out
     """,
-    "hooks": "AssociationHooks AssociationOver Hook Hooked InstanceReceived tell",
+    "hooks": "Arrivals AssociationHooks AssociationOver Hook Hooked InstanceReceived tell",
     "implementation": "IMPLEMENTATION_CLASS_UID IMPLEMENTATION_VERSION_NAME __version__",
     "interfaces": """
         Body IAssociation IAssociationPolicy ICertificatePolicy IInstanceWriter IOperation IReadable
@@ -90,12 +90,13 @@ MODULES = {
     """,
     "protocol": "AssociationProtocol",
     "sources": "Storable plan",
+    "reports": "Gathering Reporter Reports",
     "requestor": "ServiceUser associate plan",
     "sending": "FileBody",
     "invocation": "Invocation Message",
     "timers": "Silence Timeouts Timer",
     "services": "Discard Storage Verification",
-    "studies": "Because Studies StudyEnded",
+    "studies": "Arrived Because Studies StudyEnded study_of",
     "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
     "contracts": "InstanceWriterContract",
