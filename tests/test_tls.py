@@ -391,6 +391,36 @@ class ProfileTests(TLSTestCase):
             "ECDHE-RSA-AES256-GCM-SHA384",
         )
 
+    def test_recommended(self) -> None:
+        """The profile in force has the suites that RFC 9325 4.2 recommends, and no others."""
+        recommended = {
+            f"TLS_ECDHE_{key}_WITH_AES_{size}"
+            for key in ("RSA", "ECDSA")
+            for size in ("128_GCM_SHA256", "256_GCM_SHA384")
+        }
+        self.assertEqual({*Profile.RFC_9325.suites}, recommended)
+        for profile in Profile:  # 4.1: none with RC4, without encryption, or with less than 128 bits
+            self.assertEqual([suite for suite in profile.suites if "_WITH_AES_" not in suite], [])
+
+    def test_nothing_resumed(self) -> None:
+        """No session is kept, and no ticket given, so no key of these has to be changed (RFC 9325 3.4)."""
+        context = self.listens()._context
+        self.assertEqual(context.get_session_cache_mode(), SSL.SESS_CACHE_OFF)
+        self.assertTrue(context.set_options(0) & SSL.OP_NO_TICKET)
+        self.assertTrue(context.set_options(0) & SSL.OP_NO_COMPRESSION)
+
+    def test_short_keys(self) -> None:
+        """A client whose key is too short is refused (RFC 9325 4.5), with any profile."""
+        short = self.authority.issue("short", rsa_key=True, key_size=1024)
+        for profile in Profile:
+            self.listens(profile=profile)
+            context = self.context()
+            context.set_cipher_list(b"ALL:@SECLEVEL=0")
+            context.use_privatekey_file(short[0])
+            context.use_certificate_file(short[1])
+            peer = self.connects_by_tls(context)
+            self.assertRefused(peer, "CN=short: its key is too short")
+
     def test_tls_1_3(self) -> None:
         """TLS 1.3 has suites that the extended profile does not name: it ends at TLS 1.2."""
         for profile in Profile:
