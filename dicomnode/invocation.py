@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from dicomnode import events
 from dicomnode.core.association import Association
+from dicomnode.core.codec import encode
 from dicomnode.core.command import (
     RESPONSE,
     CCancelRQ,
@@ -28,7 +29,6 @@ from dicomnode.core.command import (
     Request,
     Response,
     Status,
-    encode,
 )
 from dicomnode.core.machine import State
 from dicomnode.core.negotiation import PresentationContext

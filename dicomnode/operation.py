@@ -50,6 +50,17 @@ class Operation:
     :param performer: the association's other half: what it does for its operations.
     """
 
+    octets = 0  #: of the data set, so far
+
+    _dropping = False
+    _consumer: IConsumer | None = None
+    _takes_sequences = False
+    _delivered: Deferred[None] | None = None
+    _performing: Deferred[int] | None = None
+    _answer: Response | None = None  # awaiting the end of the request
+    _cancelled = False
+    _association_ended = False
+
     def __init__(
         self,
         association: IAssociation,
@@ -62,18 +73,9 @@ class Operation:
         self.context = context
         self.request = request
         self.has_data_set = has_data_set
-        self.octets = 0  #: of the data set, so far
-        self._performer = performer
         self.arriving = has_data_set  #: is its data set still arriving?
-        self._dropping = False
-        self._consumer: IConsumer | None = None
-        self._takes_sequences = False
+        self._performer = performer
         self._fragments: list[memoryview] = []  # of this read
-        self._delivered: Deferred[None] | None = None
-        self._performing: Deferred[int] | None = None
-        self._answer: Response | None = None  # awaiting the end of the request
-        self._cancelled = False
-        self._association_ended = False
 
     # For the service
 

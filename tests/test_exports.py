@@ -28,12 +28,13 @@ MODULES = {
     "considering": "Consider Considering",
     "core.association": """
         Aborted AssociateConfirmed AssociateRefused AssociateRequested Association DataSetFragments
-        Indication MessageReceived ReleaseConfirmed ReleaseRequested
+        Indication MessageContinued MessageReceived ReleaseConfirmed ReleaseRequested
     """,
+    "core.codec": "decode encode",
     "core.command": """
         CCancelRQ CEchoRQ CEchoRSP CFindRQ CFindRSP CGetRQ CGetRSP CMoveRQ CMoveRSP CStoreRQ CStoreRSP
         Command NActionRQ NActionRSP NCreateRQ NCreateRSP NDeleteRQ NDeleteRSP NEventReportRQ
-        NEventReportRSP NGetRQ NGetRSP NSetRQ NSetRSP Request Response Status decode encode respond
+        NEventReportRSP NGetRQ NGetRSP NSetRQ NSetRSP Request Response Status respond
     """,
     "core.dataset": "Walk",
     "core.items": "RoleSelection UserIdentity UserInformation",

@@ -23,11 +23,12 @@ MAY_IMPORT = {
     "core.items": "errors",
     "core.pdu": "errors core.items",
     "core.stream": "errors core.pdu",
-    "core.command": "errors",
+    "core.command": "",
+    "core.codec": "errors core.command",
     "core.dataset": "errors",
     "core.negotiation": "core.items core.pdu",
     "core.association": """
-        errors core.machine core.items core.pdu core.stream core.command core.negotiation
+        errors core.machine core.items core.pdu core.stream core.command core.codec core.negotiation
     """,
     "core": "",
     "interfaces": "core",

@@ -210,6 +210,11 @@ MEANINGS: dict[Status, tuple[str, str]] = {
         "Failure: Duplicate invocation",
         "The Message ID is that of an operation which is not answered yet.",
     ),
+    Status.RESOURCE_LIMITATION: (
+        "Failure: Resource limitation",
+        "There are more operations at a time than were negotiated, while we await a response on the same "
+        "association that may be behind this one.",
+    ),
     Status.UNRECOGNIZED_OPERATION: (
         "Failure: Unrecognized operation",
         "The operation is not one of the Presentation Context's SOP Class: any but C-ECHO on Verification, "
