@@ -80,6 +80,7 @@ MODULES = {
     "operation": "Operation",
     "options": "Options storescp_parser",
     "part10": "FileMeta part10_header read_file_meta",
+    "ports": "endpoint_description port_or_endpoint",
     "partfile": "Kept OnDuplicate PartFile remove_dead_parts",
     "pem": "InvalidCertificates certificates crls private_key trust_roots",
     "profiles": "Profile",

@@ -83,7 +83,8 @@ MAY_IMPORT = {
     "profiles": "",
     "tls": "interfaces pem profiles",
     "arguments": "",
-    "options": "arguments checkers uids networks partfile commits layout commandline",
+    "ports": "arguments",
+    "options": "arguments checkers uids networks partfile commits layout commandline ports",
     "assembly": """
         interfaces events uids policies limits timers acceptor walking services partfile commits layout
         filestore checkers identity hooks studies commandline executions reports
