@@ -126,18 +126,20 @@ class FileStorage:
 class FileWriter:
     """Writes one instance."""
 
+    kept: Kept | None = None  #: what became of the file, once it is complete
+
+    _producer: IPushProducer | None = None
+    _waiting_octets = 0
+    _paused = False
+    _in_thread = False
+    _error: BaseException | None = None
+    _finish: Callable[[], None] | None = None  # once nothing waits
+
     def __init__(self, storage: FileStorage, instance: Instance, file: PartFile) -> None:
         self._storage = storage
         self._instance = instance
         self._file = file
-        self._producer: IPushProducer | None = None
         self._waiting: list[bytes | memoryview] = []
-        self._waiting_octets = 0
-        self._paused = False
-        self._in_thread = False
-        self._error: BaseException | None = None
-        self.kept: Kept | None = None  #: what became of the file, once it is complete
-        self._finish: Callable[[], None] | None = None  # once nothing waits
 
     @property
     def path(self) -> str | None:

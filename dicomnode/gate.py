@@ -32,7 +32,7 @@ class Gate:
         self._reasons: set[object] = set()
         self._held = False
         self._open = True
-        self._unread = False
+        self.unread = False  #: does the peer not read what we write?
         self._established = False
         self._outgoing: IPushProducer | None = None
         transport.registerProducer(self, True)
@@ -41,11 +41,6 @@ class Gate:
     def closed(self) -> bool:
         """Is there any reason not to read?"""
         return bool(self._reasons)
-
-    @property
-    def unread(self) -> bool:
-        """Does the peer not read what we write?"""
-        return self._unread
 
     def close(self, reason: object) -> None:
         """Stop reading, until :meth:`open` is called for the same reason."""
@@ -85,19 +80,19 @@ class Gate:
     def sends(self, producer: IPushProducer | None) -> None:
         """From here on ``producer`` writes a data set, and is what is paused; or none does."""
         self._outgoing = producer
-        if producer is not None and self._unread:
+        if producer is not None and self.unread:
             self.open(self)
             producer.pauseProducing()
 
     def lost(self) -> None:
         """The transport connection is gone: there is nothing more to pause."""
-        self._open = self._unread = False
+        self._open = self.unread = False
         self._reasons.clear()
 
     # IPushProducer: for the transport
 
     def pauseProducing(self) -> None:
-        self._unread = True
+        self.unread = True
         if self._outgoing is not None:
             self._outgoing.pauseProducing()
         elif self._established:
@@ -105,7 +100,7 @@ class Gate:
         self._changed()
 
     def resumeProducing(self) -> None:
-        self._unread = False
+        self.unread = False
         if self in self._reasons:
             self.open(self)
         self._changed()  # before more is written, upon which it may not be read again

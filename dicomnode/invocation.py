@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from dicomnode import events
 from dicomnode.core.association import Association
+from dicomnode.core.codec import encode
 from dicomnode.core.command import (
     RESPONSE,
     CCancelRQ,
@@ -27,7 +28,6 @@ from dicomnode.core.command import (
     Request,
     Response,
     Status,
-    encode,
 )
 from dicomnode.core.machine import State
 from dicomnode.core.negotiation import PresentationContext
@@ -452,8 +452,3 @@ def find_context(
         if context.abstract_syntax == abstract_syntax and transfer_syntax in ("", context.transfer_syntax):
             return context
     raise ContextNotAccepted(abstract_syntax, transfer_syntax)
-
-
-def narrower(proposed: int, accepted: int) -> int:
-    """Return what holds of what was proposed and accepted of a window: 0 is no limit (PS3.7 D.3.3.3)."""
-    return min(proposed, accepted) if proposed and accepted else proposed or accepted

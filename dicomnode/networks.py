@@ -8,6 +8,7 @@ in an allowlist only where that has the word ``unix``.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from twisted.internet.address import UNIXAddress
@@ -38,8 +39,13 @@ def network(text: str) -> IPv4Network | IPv6Network:
 
 def address(peer: IAddress) -> IPv4Address | IPv6Address | None:
     """Return the IP address of a peer, if it has one."""
+    return _address(getattr(peer, "host", None) or "")
+
+
+@lru_cache(maxsize=256)
+def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        found = ip_address(getattr(peer, "host", None) or "")
+        found = ip_address(text)
     except ValueError:
         return None
     return (isinstance(found, IPv6Address) and found.ipv4_mapped) or found
@@ -47,7 +53,12 @@ def address(peer: IAddress) -> IPv4Address | IPv6Address | None:
 
 def host(peer: IAddress) -> str:
     """Return what tells the machines of peers apart: all peers at UNIX sockets are of one."""
-    return str(address(peer) or "UNIX sockets")
+    return _host(getattr(peer, "host", None) or "")
+
+
+@lru_cache(maxsize=256)
+def _host(text: str) -> str:
+    return str(_address(text) or "UNIX sockets")
 
 
 class Networks:

@@ -91,6 +91,7 @@ class AssociationProtocol(Protocol):
         self._service_for = service_for
         self._on_closed = closed
         self._timeouts = timeouts
+        self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
         self._observe = observe
         self._tells_of_start = events.wants(observe, events.OperationStarted)
         self._tells_of_end = events.wants(observe, events.OperationEnded)
@@ -99,6 +100,7 @@ class AssociationProtocol(Protocol):
         self._establishment = Establishment(self, self, association, partial(consider, self), request)
         self._unread: deque[bytes] = deque()
         self._indications: Iterator[core.Indication] = iter(())
+        self._ahead: core.Indication | None = None  # the next of them, where that has been looked at
         self._reading = False
         self._next_turn: IDelayedCall | None = None
         self._operations: dict[Operation, float] = {}  # to when they began
@@ -109,6 +111,7 @@ class AssociationProtocol(Protocol):
         self._release_due = False  # once what was invoked is answered
         self._artim = Timer(clock, self._artim_expired)
         self._silence = Silence(clock, self._silent)
+        self._state = State.STA1  # for which ARTIM was set
         self._draining = False
         self._observer_failed = False
         self._closing = False
@@ -191,9 +194,11 @@ class AssociationProtocol(Protocol):
         self.pump()
 
     def dataReceived(self, data: bytes) -> None:
+        began = self._clock.seconds()
         self._silence.heard(len(data))
         self._unread.append(data)
         self.read_on()
+        self._wire.took(self._clock.seconds() - began)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
@@ -202,7 +207,7 @@ class AssociationProtocol(Protocol):
             self._next_turn.cancel()
         truncated = self._core.in_pdu
         self._unread.clear()
-        self._indications = iter(())
+        self._indications, self._ahead = iter(()), None
         for _ in self._core.transport_closed():
             pass  # an A-P-ABORT: what is over says so itself
         self._association_over(
@@ -239,26 +244,44 @@ class AssociationProtocol(Protocol):
 
     def _read(self) -> None:
         work = 0
-        while not self._held():
+        while True:
             if work >= TURN:
                 self._gate.hold()
                 self._next_turn = self._clock.callLater(0, self._take_turn)
                 break
-            indication = next(self._indications, None)
-            if indication is not None:
-                work += (
-                    len(indication.data) if isinstance(indication, core.DataSetFragments) else MESSAGE_WORK
-                )
-                self._indicated(indication)
-            elif self._unread:
-                self._indications = self._core.receive(self._unread.popleft())
-            else:
+            arriving = self._arriving
+            if arriving is not None and arriving.awaits_consumer:
+                # What is read already waits as it is; what is not waits in the peer.
+                self.pause(self)
+                break
+            indication = self._ahead or next(self._indications, None)
+            if indication is None:
+                if self._unread:
+                    self._indications = self._core.receive(self._unread.popleft())
+                    continue
                 self.resume(self)
-                if not self._unread:  # resuming may have brought more
+                if self._unread:  # resuming has brought more
+                    continue
+                break
+            self._ahead = None
+            if isinstance(indication, core.DataSetFragments):
+                work += indication.pdvs
+                self._fragments(indication)
+            elif isinstance(indication, core.MessageReceived):
+                work += MESSAGE_WORK
+                self._ahead = indication if self._is_surplus(indication.command) else None
+                if self._ahead is not None:
+                    self.pause(self)
                     break
-        else:
-            # What is read already waits as it is; what is not waits in the peer.
-            self.pause(self)
+                whole = self._whole(indication.command) if indication.has_data_set else None
+                if whole is not None:
+                    work += whole.pdvs
+                self._message_received(indication, whole)
+            elif isinstance(indication, core.MessageContinued):
+                work += indication.pdvs
+            else:
+                work += MESSAGE_WORK
+                self._indicated(indication)
         if self._arriving is not None:
             self._arriving.flush()
 
@@ -268,18 +291,32 @@ class AssociationProtocol(Protocol):
         if self._next_turn is None:
             self._gate.release()
 
-    def _held(self) -> bool:
-        """Is the next indication to wait?"""
-        if self._arriving is not None:
-            return self._arriving.awaits_consumer
-        return len(self._operations) >= self._performs
+    def _is_surplus(self, command: Command) -> bool:
+        """Is a request to wait until one before it is answered?
+
+        Not where we await a response, which may be behind it: that is refused instead.
+        """
+        return (
+            len(self._operations) >= self._performs
+            and isinstance(command, Request)
+            and not (self._invocations is not None and self._invocations.awaiting)
+        )
+
+    def _whole(self, command: Command) -> core.DataSetFragments | None:
+        """Return a request's data set, if that has been read already, to its end.
+
+        Of small instances it has: there is nothing to wait for in between, then, and less to do.
+        """
+        if not isinstance(command, Request):
+            return None
+        following = next(self._indications, None)
+        if isinstance(following, core.DataSetFragments) and following.is_last:
+            return following
+        self._ahead = following
+        return None
 
     def _indicated(self, indication: core.Indication) -> None:
-        if isinstance(indication, core.DataSetFragments):
-            self._fragments(indication)
-        elif isinstance(indication, core.MessageReceived):
-            self._message_received(indication)
-        elif isinstance(indication, core.AssociateRequested):
+        if isinstance(indication, core.AssociateRequested):
             self._establishment.requested(indication.request)
         elif isinstance(indication, core.AssociateRefused):
             self._establishment.refused(indication.request, indication.rejection)
@@ -292,13 +329,13 @@ class AssociationProtocol(Protocol):
             self._release_confirmed()
         elif isinstance(indication, core.Aborted):
             self._aborted(indication)
-        else:
+        elif isinstance(indication, core.AssociateConfirmed):
             self._establishment.confirmed(indication.answer)
 
     # The association
 
     def came_about(self, window: tuple[int, int] | None) -> None:
-        """There is an association; of a requestor, with this asynchronous operations window."""
+        """There is an association, with this asynchronous operations window; None: none was answered."""
         self._how = "lost"  # until we know better
         self._gate.established()
         if window is not None:
@@ -374,7 +411,7 @@ class AssociationProtocol(Protocol):
 
     def _association_over(self, error: Exception) -> None:
         """Nothing can be asked or answered any more. What still comes is read, for the peer's close."""
-        self._arriving = None
+        self._arriving = self._ahead = None
         operations, self._operations = self._operations, {}
         for operation, began in operations.items():
             self._end(operation, began)
@@ -395,7 +432,7 @@ class AssociationProtocol(Protocol):
 
     # Operations
 
-    def _message_received(self, message: core.MessageReceived) -> None:
+    def _message_received(self, message: core.MessageReceived, whole: core.DataSetFragments | None) -> None:
         command = message.command
         if isinstance(command, CCancelRQ):
             self.tell(events.CancelReceived(self, message.context.id, command))
@@ -404,18 +441,25 @@ class AssociationProtocol(Protocol):
         if not isinstance(command, Request):
             self._responded(command, message.has_data_set)
             return
-        if not message.has_data_set:
-            self._silence.came_on()
-        operation = Operation(self, self, message.context, command, message.has_data_set)
-        in_use = any(other.request.message_id == command.message_id for other in self._operations)
-        self._operations[operation] = self._clock.seconds()
-        if message.has_data_set:
+        data_set = None if whole is None else whole.data
+        operation = Operation(self, self, message.context, command, message.has_data_set, data_set)
+        others = self._operations
+        in_use = bool(others) and any(other.request.message_id == command.message_id for other in others)
+        too_many = len(others) >= self._performs
+        others[operation] = self._clock.seconds()
+        if operation.arriving:
             self._arriving = operation
+        else:
+            self._silence.came_on()
+            if whole is not None:
+                self._wire.read_in_bulk(operation.octets > READ)
         if self._tells_of_start:
             self.tell(events.OperationStarted(self, operation))
         service = self._service_for(message.context.abstract_syntax)
         if in_use:
             operation.refuse(Status.DUPLICATE_INVOCATION, "the Message ID is in use")
+        elif too_many:
+            operation.refuse(Status.RESOURCE_LIMITATION, "more operations than were negotiated")
         elif service is None:
             operation.refuse(Status.UNRECOGNIZED_OPERATION, "")
         else:
@@ -538,9 +582,12 @@ class AssociationProtocol(Protocol):
         data = self._core.data_to_send()
         if data:
             self._wire.write(data[0] if len(data) == 1 else b"".join(data))
-        if self._core.state is State.STA1:
-            self._close()
-        self._set_artim()
+        state = self._core.state
+        if state is not self._state or self._closing:
+            self._state = state
+            if state is State.STA1:
+                self._close()
+            self._set_artim()
         self._set_silence()
 
     def _close(self) -> None:
@@ -568,13 +615,14 @@ class AssociationProtocol(Protocol):
             self._transport.abortConnection()
 
     def _set_silence(self) -> None:
-        seconds, what = self._allowed_silence()
-        self._silence.allow(seconds, (what, self._begun, self._gate.unread))
-
-    @property
-    def _begun(self) -> bool:
-        """Has the peer begun something that is to come to its end?"""
-        return self._core.in_pdu or self._core.in_message
+        core, gate = self._core, self._gate
+        begun = core.in_pdu or core.in_message
+        idle = not (begun or self._operations or self._invocations or gate.closed or gate.unread)
+        if idle and core.state is State.STA6 and not self._closed:
+            self._silence.allow(*self._idle)
+        else:
+            seconds, what = self._allowed_silence()
+            self._silence.allow(seconds, (what, begun, gate.unread))
 
     def _allowed_silence(self) -> tuple[float, str]:
         """How long the peer may be silent, and who says so; 0 is for ever."""
@@ -585,21 +633,23 @@ class AssociationProtocol(Protocol):
         if self._gate.unread and state in (State.STA6, State.STA8):
             return timeouts.network, "network"
         if self._gate.closed:
-            return 0.0, ""  # a slow disk is not the peer's fault
+            return timeouts.performing, "performing"  # a slow disk is not the peer's fault
         if state in (State.STA5, State.STA7, State.STA10, State.STA11):
             return timeouts.acse, "ACSE"
+        if state is State.STA3:
+            return timeouts.performing, "performing"  # in which no timer of PS3.8 runs
         if state is not State.STA6:
             return 0.0, ""
         if self._core.in_message:
             if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):
                 return timeouts.dimse, "DIMSE"
+        elif self._invocations is not None and self._invocations.awaiting and not self._invocations.sending:
+            return timeouts.dimse, "DIMSE"
         elif self._operations and not self._core.in_pdu:
-            return 0.0, ""  # it waits for us
+            return timeouts.performing, "performing"  # it waits for us
         elif self._invocations is not None:
             if self._invocations.sending:
                 return 0.0, ""  # so it does; where it does not read, that was seen above
-            if self._invocations.awaiting:
-                return timeouts.dimse, "DIMSE"
             if self._core.role is Role.REQUESTOR and not self._core.in_pdu:
                 return 0.0, ""  # it is for us to say something
         return timeouts.network, "network"
@@ -608,5 +658,6 @@ class AssociationProtocol(Protocol):
         seconds, what = self._allowed_silence()
         self.tell(events.TimedOut(self, what, seconds))
         octets = self._silence.octets
-        few = f": only {octets} octets in {seconds:g} s" if self._begun and octets else ""
+        begun = self._core.in_pdu or self._core.in_message
+        few = f": only {octets} octets in {seconds:g} s" if begun and octets else ""
         self._abort(f"{what} timeout{few}", AssociationTimedOut(what, seconds))

@@ -26,6 +26,9 @@ class Timeouts:
     dimse: float = 30.0
     #: for any octets, and for the peer to read what it was answered, while the association stands
     network: float = 30.0
+    #: for whoever decides on an association, or performs an operation, to take more of its data set or to
+    #: answer: as long as a disk, or another node, may well take. What is stuck for longer is given up
+    performing: float = 600.0
 
 
 class Timer:
@@ -79,9 +82,13 @@ class Silence:
 
     def came_on(self) -> None:
         """What the peer has said is a whole message, however short."""
-        self.octets = max(self.octets, MIN_PROGRESS)
+        if self.octets < MIN_PROGRESS:
+            self.octets = MIN_PROGRESS
 
     def allow(self, seconds: float, awaited: Hashable) -> None:
-        """Let the peer be silent for so long while it is awaited to do something; 0 is for ever."""
-        if self._timer.wait(seconds, (seconds, awaited), again=self.octets >= MIN_PROGRESS):
+        """Let the peer be silent for so long while it is awaited to do something; 0 is for ever.
+
+        :param awaited: what; of one thing, it may be silent for the same time always.
+        """
+        if self._timer.wait(seconds, awaited, again=self.octets >= MIN_PROGRESS):
             self.octets = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -15,6 +14,11 @@ from twisted.protocols.policies import ProtocolWrapper
 #: fits into the processor's caches. Two of them bring a CT or MR slice of 512 x 512 x 2 with its header.
 READ = 1 << 16
 BULK_READ = (1 << 18) + (1 << 15)
+
+#: How long what a read has brought may keep everyone else waiting, in seconds. When it takes longer, half as
+#: much is read the next time, down to ``LEAST_READ``; when it takes a quarter of that, twice as much again.
+LONG = 0.002
+LEAST_READ = 1 << 14
 
 #: Linux only. It lasts until we next send, more or less, and so is set after each response.
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
@@ -32,6 +36,8 @@ class Wire:
         self._descriptor: FileDescriptor | None = None
         self._below: FileDescriptor | None = None
         self._socket: socket.socket | None = None
+        self._bulk = False
+        self._most = BULK_READ
         bottom: Any = transport
         while isinstance(bottom, ProtocolWrapper):  # TLS; or the PROXY protocol
             bottom = bottom.transport
@@ -70,8 +76,10 @@ class Wire:
         if self._socket is not None:
             # An SCU that leaves Nagle's algorithm on sends its command, and its data set not before
             # that is acknowledged: which TCP delays by 40 ms, for it might go with a response.
-            with suppress(OSError):
+            try:  # noqa: SIM105  # suppress() costs as much as the system call
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            except OSError:
+                pass  # it is gone: the transport will find that, too
 
     def _send_below(self) -> None:
         """Send what TLS has made of what was written: at once, too."""
@@ -87,5 +95,16 @@ class Wire:
 
     def read_in_bulk(self, bulk: bool) -> None:
         """Read as much at a time as is good for a data set; or go back to what is good for commands."""
+        self._bulk = bulk
         if self._descriptor is not None:
-            self._descriptor.bufferSize = BULK_READ if bulk else READ
+            self._descriptor.bufferSize = self._most if bulk else min(self._most, READ)
+
+    def took(self, seconds: float) -> None:
+        """Learn for how long a read has kept everyone else waiting."""
+        if seconds > LONG:
+            self._most = max(self._most // 2, LEAST_READ)
+        elif self._most < BULK_READ and seconds < LONG / 4:
+            self._most = min(self._most * 2, BULK_READ)
+        else:
+            return
+        self.read_in_bulk(self._bulk)

@@ -16,7 +16,8 @@ from zope.interface import implementer
 from dicomnode import events
 from dicomnode.acceptor import Acceptor
 from dicomnode.core.association import Aborted, AssociateConfirmed
-from dicomnode.core.command import CEchoRQ, CFindRQ, Command, CStoreRQ, encode
+from dicomnode.core.codec import encode
+from dicomnode.core.command import CEchoRQ, CFindRQ, Command, CStoreRQ
 from dicomnode.core.machine import State
 from dicomnode.core.pdu import p_data_tf
 from dicomnode.interfaces import IOperation, IService
@@ -34,7 +35,7 @@ CONTEXTS = {VERIFICATION: [IMPLICIT_VR_LE], CT_IMAGE_STORAGE: [IMPLICIT_VR_LE], 
 ECHO, CT, QUERY = 1, 3, 5
 
 #: Three lengths to tell apart.
-TIMEOUTS = Timeouts(acse=10.0, dimse=20.0, network=40.0)
+TIMEOUTS = Timeouts(acse=10.0, dimse=20.0, network=40.0, performing=600.0)
 
 _E = TypeVar("_E")
 
@@ -214,7 +215,7 @@ class ShellTestCase(SynchronousTestCase):
         timed_out = self.last(events.TimedOut)
         self.assertEqual((timed_out.what, timed_out.seconds), (what, seconds))
 
-    def assertPatient(self, seconds: float = 1000.0) -> None:
+    def assertPatient(self, seconds: float = 599.0) -> None:
         """Assert that nothing happens for a long time."""
         before = len(self.seen.events)
         self.passes(seconds)

@@ -100,6 +100,16 @@ class PolicyTests(ShellTestCase):
         peer.exchange()
         self.assertRejected(peer, 1, 1, 3)
 
+    def test_never(self) -> None:
+        """A policy that never answers is given up, and its peer told."""
+        cancelled: list[object] = []
+        peer = self.considers(Policy(Deferred(cancelled.append)))
+        self.assertPatient()
+        self.assertEqual(cancelled, [])
+        self.passes(1)
+        self.assertAborted(peer)
+        self.assertEqual(len(cancelled), 1)
+
     def test_impatient_peer(self) -> None:
         """What a peer sends while it is considered is out of place."""
         answer: Deferred[None] = Deferred()

@@ -14,9 +14,10 @@ PACKAGE = """
     AcceptAny Acceptor All AssociationAborted AssociationLost AssociationProtocol AssociationRejected
     AssociationReleased AssociationTimedOut CalledAETitle CallingAETitle CertificateSubject
     ContextNotAccepted DicomNodeError Discard FileStorage IAssociation IAssociationPolicy
-    ICertificatePolicy IInstanceWriter IOperation IService IStorage IUser Instance InvalidFile Limits
-    LocalProtocolError OperationFailed PeerAddress PolicyFile ServiceUser Status Storage Timeouts
-    TooManyContexts Verification __version__ associate plan
+    ICertificatePolicy ICommonExtendedNegotiation IExtendedNegotiation IInstanceWriter IOperation
+    IRoleSelection IService IStorage IUser Instance InvalidFile Limits LocalProtocolError OperationFailed
+    PeerAddress PolicyFile ServiceUser Status Storage StorageSupport Timeouts TooManyContexts Verification
+    __version__ associate plan
 """
 
 #: The names that each public module is documented to have.
@@ -28,15 +29,18 @@ MODULES = {
     "considering": "Consider Considering",
     "core.association": """
         Aborted AssociateConfirmed AssociateRefused AssociateRequested Association DataSetFragments
-        Indication MessageReceived ReleaseConfirmed ReleaseRequested
+        Indication MessageContinued MessageReceived ReleaseConfirmed ReleaseRequested
     """,
+    "core.codec": "decode encode",
     "core.command": """
         CCancelRQ CEchoRQ CEchoRSP CFindRQ CFindRSP CGetRQ CGetRSP CMoveRQ CMoveRSP CStoreRQ CStoreRSP
         Command NActionRQ NActionRSP NCreateRQ NCreateRSP NDeleteRQ NDeleteRSP NEventReportRQ
-        NEventReportRSP NGetRQ NGetRSP NSetRQ NSetRSP Request Response Status decode encode respond
+        NEventReportRSP NGetRQ NGetRSP NSetRQ NSetRSP Request Response Status respond
     """,
     "core.dataset": "Walk",
-    "core.items": "RoleSelection UserIdentity UserInformation",
+    "core.items": """
+        CommonExtendedNegotiation ExtendedNegotiation RoleSelection UserIdentity UserInformation
+    """,
     "core.machine": "ACTIONS Effect Event Role State TRANSITIONS step",
     "core.negotiation": "PresentationContext agreed answer",
     "core.pdu": "Abort AssociateAC AssociateRJ AssociateRQ ProposedContext",
@@ -64,11 +68,12 @@ MODULES = {
         AUTHENTICATION_FAILED AUTHENTICATION_NOT_POSSIBLE CheckerFailed Login LoginNotPossible Portal
         TEMPORARY_CONGESTION User Users log_in log_out
     """,
-    "hooks": "AssociationHooks AssociationOver Hook Hooked InstanceReceived tell",
+    "hooks": "Arrivals AssociationHooks AssociationOver Hook Hooked InstanceReceived tell",
     "implementation": "IMPLEMENTATION_CLASS_UID IMPLEMENTATION_VERSION_NAME __version__",
     "interfaces": """
-        Body IAssociation IAssociationPolicy ICertificatePolicy IInstanceWriter IOperation IReadable
-        IService IStorage IUser Instance OnResponse Progress
+        Body IAssociation IAssociationPolicy ICertificatePolicy ICommonExtendedNegotiation
+        IExtendedNegotiation IInstanceWriter IOperation IReadable IRoleSelection IService IStorage IUser
+        Instance OnResponse Progress
     """,
     "layout": "FIELDS FLAT Layout safe",
     "ledger": "Ledger Page SharedSlots",
@@ -79,6 +84,7 @@ MODULES = {
     "operation": "Operation",
     "options": "Options storescp_parser",
     "part10": "FileMeta part10_header read_file_meta",
+    "ports": "endpoint_description port_or_endpoint",
     "partfile": "Kept OnDuplicate PartFile remove_dead_parts",
     "pem": "InvalidCertificates certificates crls private_key trust_roots",
     "profiles": "Profile",
@@ -90,20 +96,24 @@ MODULES = {
     """,
     "protocol": "AssociationProtocol",
     "sources": "Storable plan",
+    "reports": "Gathering Reporter Reports",
     "requestor": "ServiceUser associate plan",
     "reading": "FileBody threads",
     "sending": "FileBody Octets Sending",
     "invocation": "Invocation Message",
     "timers": "Silence Timeouts Timer",
-    "services": "Discard Storage Verification",
-    "studies": "Because Studies StudyEnded",
+    "services": "Discard Storage StorageSupport Verification",
+    "studies": "Arrived Because Studies StudyEnded study_of",
     "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
     "contracts": "InstanceWriterContract",
     "testing": "CalledPeer MemoryStorage MemoryWriter Network Peer Pool Reactor Recorder Transport",
     "turns": "Adopting Inherited Turns inherited",
     "workers": "Brief CannotShare Shared Workers",
-    "uids": "STORAGE_SOP_CLASSES TRANSFER_SYNTAXES VERIFICATION file_name_prefix name preferred",
+    "uids": """
+        STORAGE_SERVICE_CLASS STORAGE_SOP_CLASSES TRANSFER_SYNTAXES VERIFICATION file_name_prefix name
+        preferred
+    """,
 }
 
 

@@ -23,14 +23,16 @@ MAY_IMPORT = {
     "core.items": "errors",
     "core.pdu": "errors core.items",
     "core.stream": "errors core.pdu",
-    "core.command": "errors",
+    "core.command": "",
+    "core.codec": "errors core.command",
     "core.dataset": "errors",
     "core.negotiation": "core.items core.pdu",
     "core.association": """
-        errors core.machine core.items core.pdu core.stream core.command core.negotiation
+        errors core.machine core.items core.pdu core.stream core.command core.codec core.negotiation
     """,
     "core": "",
     "interfaces": "core",
+    "offer": "core interfaces",
     "credentials": "core",
     "checkers": "credentials",
     "events": "core",
@@ -46,14 +48,14 @@ MAY_IMPORT = {
     "protocol": "errors core interfaces events wire gate operation timers invocation establishment",
     "sources": "errors core interfaces uids sending invocation part10 reading",
     "requestor": """
-        errors core interfaces events uids implementation timers invocation protocol sources
+        errors core interfaces events uids implementation timers invocation protocol sources offer
     """,
     "identity": "errors core interfaces protocol credentials",
     "networks": "",
     "policies": "errors core interfaces networks visible",
     "limits": "errors interfaces networks",
     "acceptor": """
-        errors core interfaces events implementation timers protocol identity networks policies limits
+        errors core interfaces events implementation timers protocol identity networks policies limits offer
     """,
     "walking": "core interfaces",
     "considering": "interfaces walking",
@@ -66,13 +68,14 @@ MAY_IMPORT = {
     "studies": "interfaces networks hooks",
     "commandline": "",
     "executions": "events networks hooks studies commandline",
+    "reports": "interfaces hooks studies",
     "dumps": "core uids visible",
     "lines": "core interfaces events uids visible dumps",
     "records": "core interfaces events uids visible dumps",
     "observers": "core interfaces events visible lines records",
     "ledger": "errors interfaces limits",
     "turns": "",
-    "workers": "events ledger",
+    "workers": "events ledger reports",
     "node": "events timers acceptor workers",
     "peers": "core acceptor uids",
     "testing": "interfaces events peers",
@@ -82,20 +85,21 @@ MAY_IMPORT = {
     "profiles": "",
     "tls": "interfaces pem profiles",
     "arguments": "",
-    "options": "arguments checkers uids networks partfile commits layout commandline",
+    "ports": "arguments",
+    "options": "arguments checkers uids networks partfile commits layout commandline ports",
     "assembly": """
         interfaces events uids policies limits timers acceptor walking services partfile commits layout
-        filestore checkers identity hooks studies commandline executions
+        filestore checkers identity hooks studies commandline executions reports
     """,
     "tap": """
         interfaces events uids implementation policies limits acceptor partfile observers node signals options
-        ledger turns workers assembly
+        ledger turns workers assembly studies reports
     """,
     "": """
         errors core interfaces implementation policies limits timers protocol requestor acceptor services
         filestore
     """,
-    "worker": "observers signals tap workers",
+    "worker": "observers reports signals tap workers",
     "progress": "",
     "selection": "errors core uids part10 sources",
     "outcomes": "errors core uids visible dumps observers",

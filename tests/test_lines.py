@@ -13,7 +13,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from dicomnode import events, uids
-from dicomnode.core.command import CCancelRQ, CEchoRSP, CFindRQ, CStoreRQ, encode
+from dicomnode.core.codec import encode
+from dicomnode.core.command import CCancelRQ, CEchoRSP, CFindRQ, CStoreRQ
 from dicomnode.core.pdu import (
     Abort,
     AnsweredContext,

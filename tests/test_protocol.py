@@ -15,10 +15,20 @@ from zope.interface.verify import verifyObject
 
 from dicomnode import events
 from dicomnode.core.association import Association, MessageReceived, ReleaseConfirmed, ReleaseRequested
-from dicomnode.core.command import CCancelRQ, CEchoRSP, UnrecognizedRQ, UnrecognizedRSP
+from dicomnode.core.command import (
+    CCancelRQ,
+    CEchoRQ,
+    CEchoRSP,
+    CStoreRSP,
+    UnrecognizedRQ,
+    UnrecognizedRSP,
+    respond,
+)
 from dicomnode.core.machine import Role, State
 from dicomnode.core.pdu import (
     HEADER,
+    P_DATA_TF,
+    PDV_HEADER,
     Abort,
     AssociateRJ,
     AssociateRQ,
@@ -367,6 +377,26 @@ class SilenceTests(ShellTestCase):
         service.turns[0].callback(0)
         self.assertExpires(peer, "network", 40)
 
+    def test_stuck(self) -> None:
+        """A service that never answers is cancelled, and holds the association no longer."""
+        peer, service = self.waiting()
+        peer.sends(message(CT, store_rq(), b"data"))
+        self.assertExpires(peer, "performing", 600)
+        self.assertEqual(service.cancelled, 1)
+
+    def test_stuck_disk(self) -> None:
+        """Nor does a storage that never has a writer, or takes nothing more."""
+        for stuck in ("opening", "writing"):
+            self.seen.events.clear()
+            peer = self.associates()
+            if stuck == "opening":
+                self.storage.stalls()
+            peer.sends(begun(CT, store_rq()) + data(CT, b"data", last=False))
+            if stuck == "writing":
+                self.storage.writers[-1].producer.pauseProducing()
+            self.assertExpires(peer, "performing", 600)
+            self.storage.recovers()
+
     def test_performing_and_in_a_pdu(self) -> None:
         """While an operation is performed, a PDU that the peer has begun is to go on."""
         peer, _ = self.waiting()
@@ -672,7 +702,7 @@ class GateTests(ShellTestCase):
             self.assertResponses(peer, 0xA700, 0x0000)
 
     def test_two_at_a_time(self) -> None:
-        """Two operations at a time; the third waits in the transport."""
+        """Two operations at a time; the third waits, and what is behind it waits in the transport."""
         service = Waiting()
         self.accepts(Verification(), service)
         peer = self.associates(10)
@@ -681,13 +711,57 @@ class GateTests(ShellTestCase):
         self.assertReading(peer, False)
         service.turns[1].callback(0)
         self.assertEqual(len(service.operations), 3)
-        service.turns[0].callback(0)
         self.assertReading(peer, False)
-        service.turns[2].callback(0)
+        service.turns[0].callback(0)
+        self.assertEqual(len(service.operations), 4)
         self.assertReading(peer)
+        service.turns[2].callback(0)
         service.turns[3].callback(0)
         peer.exchange()
         self.assertResponses(peer, 0, 0, 0, 0)
+
+    def test_nothing_but_requests_waits(self) -> None:
+        """With as many operations as there may be, an A-ABORT is heard."""
+        service = Waiting()
+        self.accepts(service)
+        peer = self.associates()
+        peer.sends(message(CT, store_rq(1), b"data") + message(CT, store_rq(2), b"data"))
+        self.assertReading(peer)
+        peer.aborts()
+        self.assertEqual(self.last(events.AbortReceived).association, peer.association)
+        self.assertEqual(service.cancelled, 2)
+
+    def test_responses_behind_requests(self) -> None:
+        """Where a service invokes on its own association, requests that pile up do not bury the responses."""
+
+        async def echo_back(operation: IOperation) -> int:
+            await operation.read_data_set(100)
+            response = await operation.association.invoke(echo_rq(9), context=ECHO)
+            return response.status
+
+        self.accepts(Verification(), Service(echo_back))
+        peer = self.associates()
+        peer.sends(b"".join(message(CT, store_rq(number), b"data") for number in (1, 2, 3)))
+        self.assertReading(peer)
+        (refused,) = peer.responses
+        self.assertEqual((refused.message_id_being_responded_to, refused.status), (3, 0x0213))
+        for _ in range(2):  # one after the other: no window was negotiated
+            asked = [item.command for item in peer.indications if isinstance(item, MessageReceived)]
+            (request,) = (command for command in asked if isinstance(command, CEchoRQ))
+            peer.indications.clear()
+            peer.sends(message(ECHO, respond(request, 0)))
+            peer.exchange()
+        asked = [item.command for item in peer.indications if isinstance(item, MessageReceived)]
+        self.assertEqual([command.status for command in asked if isinstance(command, CStoreRSP)], [0])
+
+    def test_waiting_when_it_ends(self) -> None:
+        """A request that waits when its association ends is performed by nobody."""
+        service = Waiting()
+        self.accepts(service)
+        peer = self.associates()
+        peer.sends(b"".join(message(CT, store_rq(number), b"data") for number in (1, 2, 3)))
+        peer.association.abort()
+        self.assertEqual(len(service.operations), 2)
 
     def test_peer_that_does_not_read(self) -> None:
         """Who does not read our answers is not read from."""
@@ -753,6 +827,35 @@ class GateTests(ShellTestCase):
 
 class TurnTests(ShellTestCase):
     """What one peer sends is done a piece at a time: others have their turn in between."""
+
+    def test_read(self) -> None:
+        """How long a read keeps the others waiting is learned, for the next to be as long as is good."""
+
+        async def takes_long(operation: IOperation) -> int:
+            self.reactor.rightNow += 3.0  # a Clock that advances would call what is due
+            return 0
+
+        self.accepts(Service(takes_long))
+        peer = self.associates()
+        took: list[float] = []
+        self.patch(peer.association._wire, "took", took.append)
+        peer.sends(message(CT, store_rq(), b"data"))
+        self.assertEqual(took, [3.0])
+
+    def test_empty_fragments(self) -> None:
+        """PDVs that bring nothing count as those that bring an octet: of a command set, and of a data set."""
+        for control, beginning in ((1, b""), (0, begun(CT, store_rq()) + data(CT, b"x", last=False))):
+            peer = self.associates()
+            peer.sends(beginning)
+            nothing = PDV_HEADER.pack(2, CT, control)
+            for together in (1, 100):
+                many = HEADER.pack(P_DATA_TF, together * len(nothing)) + together * nothing
+                peer.transport.deliver(many * (5 * TURN // together))
+                turns = 1
+                while peer.transport.paused:
+                    self.take_turn(peer)
+                    turns += 1
+                self.assertIn(turns, (5, 6))
 
     def arrived(self, peer: Peer) -> int:
         """Return how many octets of its data set the operation that is arriving has had."""
@@ -894,7 +997,7 @@ class ReleaseTests(ShellTestCase):
         peer = self.associates()
         peer.sends(message(CT, store_rq(1), b"data") + message(CT, store_rq(2), b"data"))
         peer.releases()
-        self.assertReading(peer, False)
+        self.assertState(peer, State.STA8)
         service.turns[0].callback(0)
         peer.exchange()
         self.assertState(peer, State.STA8)

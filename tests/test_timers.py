@@ -124,4 +124,4 @@ class TimeoutsTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """Half a minute each, as with pynetdicom."""
-        self.assertEqual(Timeouts(), Timeouts(30, 30, 30))
+        self.assertEqual(Timeouts(), Timeouts(30, 30, 30, 600))

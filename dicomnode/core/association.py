@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dicomnode.core import command as dimse
+from dicomnode.core import codec
+from dicomnode.core.command import Command
 from dicomnode.core.machine import ACTIONS, ARTIM_STATES, TRANSITIONS, Effect, Event, Role, State, step
 from dicomnode.core.negotiation import PresentationContext, agreed
 from dicomnode.core.pdu import (
@@ -54,6 +55,9 @@ _EVENT_OF = {
 _INDICATING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.INDICATE)
 _ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.ABORT)
 
+#: PDVs, and headers of PDUs, that indicate nothing: so many are looked at before that is said.
+_SILENT = 64
+
 #: What we send in one P-DATA-TF, in octets, when the peer sets no limit, or one that is higher: there is
 #: nothing to be gained by more, and as much may be held until it is known whether it is the last.
 _UNLIMITED = 1 << 18
@@ -84,13 +88,20 @@ class AssociateConfirmed:
     answer: AssociateAC | AssociateRJ
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as its fragments are not: see dicomnode.core.stream
 class MessageReceived:
     """A command set is complete. If a data set follows, its fragments are the next indications."""
 
     context: PresentationContext
-    command: dimse.Command
+    command: Command
     has_data_set: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MessageContinued:
+    """So many PDVs have come that end nothing: nothing to act on, but what they cost is to be shared out."""
+
+    pdvs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,7 @@ Indication: TypeAlias = (
     | AssociateRefused
     | AssociateConfirmed
     | MessageReceived
+    | MessageContinued
     | DataSetFragments
     | ReleaseRequested
     | ReleaseConfirmed
@@ -214,122 +226,128 @@ class Association:
 
         So accepting, aborting or releasing in answer to one governs how the next is read.
         """
+        silent = 0
         for item in self._reader.feed(data):
             if self.state is State.STA1:
                 return  # the connection is to be closed: what is behind has no one to go to
+            indication: Indication | None
             if isinstance(item, DataSetFragments):
                 if item.is_last:
                     self._data_set_context = None
-                yield item
+                indication = item if item.data or item.is_last else MessageContinued(item.pdvs)
             elif isinstance(item, PDVFragment):
-                yield from self._pdv_fragment(item)
+                indication = self._pdv_fragment(item)
             elif isinstance(item, PDUHeader):
-                yield from self._pdu_header(item)
+                indication = self._pdu_header(item)
             elif isinstance(item, PDUBody):
-                yield from self._pdu_body(item)
+                indication = self._pdu_body(item)
             else:
-                yield from self._refuse(Event.INVALID_PDU, item.reason, str(item))
+                indication = self._refuse(Event.INVALID_PDU, item.reason, str(item))
+            if indication is not None:
+                yield indication
+            else:
+                silent += 1
+                if silent % _SILENT == 0:
+                    yield MessageContinued(_SILENT)
 
-    def _pdu_header(self, header: PDUHeader) -> Iterator[Indication]:
+    def _pdu_header(self, header: PDUHeader) -> Indication | None:
         """Judge a PDU by its type and the state, before its length is waited for."""
         event = _EVENT_OF[header.pdu_type]
         effect = ACTIONS[TRANSITIONS[event, self.state]][0]
         if effect not in _INDICATING:
             name = event.name.replace("_", "-")
-            yield from self._refuse(event, UNEXPECTED_PDU, f"{name} received in {self.state.name.title()}")
-        elif event is Event.P_DATA_TF:
+            return self._refuse(event, UNEXPECTED_PDU, f"{name} received in {self.state.name.title()}")
+        if event is Event.P_DATA_TF:
             self._step(event)
+        return None
 
-    def _pdu_body(self, item: PDUBody) -> Iterator[Indication]:
+    def _pdu_body(self, item: PDUBody) -> Indication | None:
         try:
             pdu = PDUS[item.pdu_type].decode(item.data)
         except InvalidPDU as error:
-            yield from self._refuse(Event.INVALID_PDU, error.reason, str(error))
-            return
+            return self._refuse(Event.INVALID_PDU, error.reason, str(error))
         # The local user may have acted since the header was judged, but no primitive makes a PDU that
         # was welcome unwelcome: the table has it so.
         self._step(_EVENT_OF[item.pdu_type])
         if isinstance(pdu, AssociateRQ):
             self._request = pdu
             if pdu.protocol_version & 1:
-                yield AssociateRequested(pdu)
-            else:
-                # The other branch of AE-6: the same PDU, and the same final state, as Evt8's.
-                self.reject(1, 2, 2)
-                yield AssociateRefused(pdu, AssociateRJ(1, 2, 2))
-        elif isinstance(pdu, AssociateAC):
+                return AssociateRequested(pdu)
+            # The other branch of AE-6: the same PDU, and the same final state, as Evt8's.
+            self.reject(1, 2, 2)
+            return AssociateRefused(pdu, AssociateRJ(1, 2, 2))
+        if isinstance(pdu, AssociateAC):
             assert self._request is not None  # Sta5 is entered by request() alone
             self._agree(self._request, pdu, pdu.user_information.max_length)
-            yield AssociateConfirmed(pdu)
-        elif isinstance(pdu, AssociateRJ):
-            yield AssociateConfirmed(pdu)
-        elif isinstance(pdu, ReleaseRQ):
-            yield ReleaseRequested()
-        elif isinstance(pdu, ReleaseRP):
-            yield ReleaseConfirmed()
-        else:
-            yield Aborted(pdu.source, pdu.reason, by_peer=True)
+            return AssociateConfirmed(pdu)
+        if isinstance(pdu, AssociateRJ):
+            return AssociateConfirmed(pdu)
+        if isinstance(pdu, ReleaseRQ):
+            return ReleaseRequested()
+        if isinstance(pdu, ReleaseRP):
+            return ReleaseConfirmed()
+        return Aborted(pdu.source, pdu.reason, by_peer=True)
 
-    def _pdv_fragment(self, fragment: PDVFragment) -> Iterator[Indication]:
+    def _pdv_fragment(self, fragment: PDVFragment) -> Indication | None:
         context = self.contexts.get(fragment.context_id)
         ends = fragment.is_last and fragment.ends_pdv
         if context is None:
             why = f"presentation context {fragment.context_id} was not accepted"
-            yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, why)
-        elif not fragment.is_command:
-            if self._data_set_context != context.id:
-                why = "a data set fragment that no command set announced"
-                yield from self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
-                return
-            if ends:
-                self._data_set_context = self._reader.data_set_context = None
-            if ends or fragment.data:
-                yield DataSetFragments([fragment.data] if fragment.data else [], ends)
-        else:
-            yield from self._command_fragment(context, fragment.data, ends)
+            return self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, why)
+        if fragment.is_command:
+            return self._command_fragment(context, fragment.data, ends)
+        if self._data_set_context != context.id:
+            why = "a data set fragment that no command set announced"
+            return self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
+        if ends:
+            self._data_set_context = self._reader.data_set_context = None
+        if ends or fragment.data:
+            return DataSetFragments([fragment.data] if fragment.data else [], ends)
+        return None
 
     def _command_fragment(
         self, context: PresentationContext, data: memoryview, ends: bool
-    ) -> Iterator[Indication]:
+    ) -> Indication | None:
         command_set = self._command_set
         if self._data_set_context is not None or (
             command_set is not None and self._command_set_context != context.id
         ):
             # A message's fragments come one after the other, on its own context (PS3.8 E.1).
             why = "a command set fragment inside another message"
-            yield from self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
-        elif len(data) + len(command_set or b"") > dimse.LIMIT:
+            return self._refuse(Event.INVALID_PDU, UNEXPECTED_PDU_PARAMETER, why)
+        if len(data) + len(command_set or b"") > codec.LIMIT:
             why = "a command set is longer than 64 KiB"
-            yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, why)
-        elif ends:
+            return self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, why)
+        if ends:
             self._command_set = None
-            yield from self._command_set_complete(context, command_set + data if command_set else data)
-        elif command_set is None:
+            return self._command_set_complete(context, command_set + data if command_set else data)
+        if command_set is None:
             self._command_set = bytearray(data)
             self._command_set_context = context.id
         else:
             command_set += data
+        return None
 
     def _command_set_complete(
         self, context: PresentationContext, octets: memoryview | bytearray
-    ) -> Iterator[Indication]:
+    ) -> Indication | None:
         try:
-            command, has_data_set = dimse.decode(octets)
+            command, has_data_set = codec.decode(octets)
         except InvalidCommand as error:
-            yield from self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, str(error))
-            return
+            return self._refuse(Event.INVALID_PDU, INVALID_PDU_PARAMETER_VALUE, str(error))
         if has_data_set:
             self._data_set_context = self._reader.data_set_context = context.id
-        yield MessageReceived(context, command, has_data_set)
+        return MessageReceived(context, command, has_data_set)
 
-    def _refuse(self, event: Event, reason: int, why: str) -> Iterator[Indication]:
+    def _refuse(self, event: Event, reason: int, why: str) -> Indication | None:
         """Play an event by which they broke the protocol."""
         before = self.state
         effect = self._step(event, reason)
         if effect & Effect.P_ABORT:
-            yield Aborted(SERVICE_PROVIDER, reason, by_peer=False, why=why)
-        elif effect in _ABORTING and before is not State.STA13:
-            yield Aborted(SERVICE_USER, 0, by_peer=False, why=why)
+            return Aborted(SERVICE_PROVIDER, reason, by_peer=False, why=why)
+        if effect in _ABORTING and before is not State.STA13:
+            return Aborted(SERVICE_USER, 0, by_peer=False, why=why)
+        return None
 
     # The local user
 
@@ -352,9 +370,9 @@ class Association:
         self._step(Event.ASSOCIATE_REJECT)
         self._to_send.append(octets)
 
-    def send_command(self, context_id: int, command: dimse.Command, has_data_set: bool = False) -> None:
+    def send_command(self, context_id: int, command: Command, has_data_set: bool = False) -> None:
         """P-DATA request: a command set, whole."""
-        self._send(context_id, True, dimse.encode(command, has_data_set), last=True)
+        self._send(context_id, True, codec.encode(command, has_data_set), last=True)
 
     def send_data_set(self, context_id: int, fragment: bytes | memoryview, last: bool) -> None:
         """P-DATA request: a part of a data set. It is cut to the maximum that the peer accepts."""
@@ -386,9 +404,13 @@ class Association:
         self._fragment_limit = max(limit & ~1, 1)
 
     def _send(self, context_id: int, is_command: bool, data: bytes | memoryview, last: bool) -> None:
-        self._step(Event.P_DATA_REQUEST)
+        if self.state is not State.STA6 or self.trace is not None:
+            self._step(Event.P_DATA_REQUEST)  # else DT-1, which leads nowhere
         limit = self._fragment_limit
-        for start in range(0, len(data) or 1, limit):
+        if len(data) <= limit:
+            self._to_send.append(p_data_tf(context_id, is_command, last, data))
+            return
+        for start in range(0, len(data), limit):
             ends = last and start + limit >= len(data)
             self._to_send.append(p_data_tf(context_id, is_command, ends, data[start : start + limit]))
 

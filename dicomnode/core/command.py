@@ -1,8 +1,7 @@
-"""The command sets of PS3.7, declared element by element, one codec, and the statuses.
+"""The messages of PS3.7, declared element by element, and the statuses.
 
-A command set is group 0000 in Implicit VR Little Endian (PS3.7 6.3.1). Each message is a class
-whose fields are its elements; Command Group Length, Command Field and Command Data Set Type are
-the codec's business. To add a message is to declare its two classes.
+Each message is a class whose fields are the elements of its command set; Command Group Length, Command
+Field and Command Data Set Type are the codec's business. To add a message is to declare its two classes.
 """
 
 from __future__ import annotations
@@ -11,29 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from struct import Struct
-from struct import error as _StructError
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast, dataclass_transform
-
-from dicomnode.errors import InvalidCommand
-
-#: Group, element and length of an element (PS3.5 7.1.3).
-_ELEMENT = Struct("<HHI")
-_US = Struct("<H")
-#: An element that is a number, with its value.
-_US_ELEMENT = Struct("<HHIH")
-#: Command Group Length (0000,0000), with its value.
-_GROUP_LENGTH = Struct("<HHII")
-
-_COMMAND_FIELD = 0x0100
-_DATA_SET_TYPE = 0x0800
-_NO_DATA_SET = 0x0101
-#: Any other value says that there is one (PS3.7 E.1).
-_DATA_SET = 0x0001
-
-#: A command set longer than this is not read, in octets: every element but a list of attributes is
-#: bounded by its VR.
-LIMIT = 1 << 16
 
 RESPONSE = 0x8000  #: the bit of the Command Field that makes a request's its response's
 
@@ -53,6 +30,7 @@ class Status(enum.IntEnum):
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNIZED_OPERATION = 0x0211
+    RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
     #: Of the range C000 to CFFF, Cannot understand: the value that pynetdicom's storescp sends.
@@ -343,130 +321,31 @@ COMMANDS: dict[int, type[Command]] = {
 }
 
 
-class _Element(NamedTuple):
-    number: int
+class Element(NamedTuple):
+    """An element of a message."""
+
+    number: int  #: of group 0000
     name: str
     vr: str
     mandatory: bool
 
 
-def _elements(message: type[Command]) -> tuple[_Element, ...]:
+def _elements(message: type[Command]) -> tuple[Element, ...]:
     declared = (
-        _Element(item.metadata["element"], item.name, item.metadata["vr"], item.default is MISSING)
+        Element(item.metadata["element"], item.name, item.metadata["vr"], item.default is MISSING)
         for item in fields(message)  # type: ignore[arg-type]  # every message is a dataclass
         if item.metadata
     )
     return tuple(sorted(declared))
 
 
-_ELEMENTS: Mapping[type[Command], tuple[_Element, ...]] = {
+#: The elements of a message, in their order.
+ELEMENTS: Mapping[type[Command], tuple[Element, ...]] = {
     message: _elements(message) for message in (*COMMANDS.values(), UnrecognizedRQ, UnrecognizedRSP)
 }
 
-#: What :func:`encode` writes, in order: with what every message has.
-_ELEMENTS_TO_ENCODE: Mapping[type[Command], tuple[_Element, ...]] = {
-    message: tuple(
-        sorted(
-            (
-                *elements,
-                _Element(_COMMAND_FIELD, "command_field", "US", True),
-                _Element(_DATA_SET_TYPE, "", "US", True),
-            )
-        )
-    )
-    for message, elements in _ELEMENTS.items()
-}
-
 #: The names of the elements that a message can have.
-_NAMES = {message: frozenset(item.name for item in elements) for message, elements in _ELEMENTS.items()}
-
-#: What pads a text to an even length (PS3.5 6.2).
-_PADDING = {"UI": b"\0", "AE": b" ", "LO": b" "}
-
-
-def encode(command: Command, has_data_set: bool = False) -> bytes:
-    """Return the command set of ``command``.
-
-    :param has_data_set: does a data set follow it?
-    """
-    parts = [b""]
-    for number, name, vr, _ in _ELEMENTS_TO_ENCODE[type(command)]:
-        if number == _DATA_SET_TYPE:
-            parts.append(_US_ELEMENT.pack(0, number, 2, _DATA_SET if has_data_set else _NO_DATA_SET))
-            continue
-        value = getattr(command, name)
-        if value is None or value == ():
-            continue  # an empty list of attributes is an absent one: its VM is 1-n
-        if vr == "US":
-            parts.append(_US_ELEMENT.pack(0, number, 2, value))
-        else:
-            octets = _encode_value(vr, value)
-            parts.append(_ELEMENT.pack(0, number, len(octets)) + octets)
-    parts[0] = _GROUP_LENGTH.pack(0, 0, 4, sum(map(len, parts)))
-    return b"".join(parts)
-
-
-def _encode_value(vr: str, value: Any) -> bytes:
-    if vr == "AT":
-        return b"".join(_US.pack(tag >> 16) + _US.pack(tag & 0xFFFF) for tag in value)
-    octets: bytes = value.encode("latin-1", "replace")
-    return octets + _PADDING[vr] if len(octets) & 1 else octets
-
-
-def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
-    """Return the command of a command set, and whether a data set follows it.
-
-    :raises InvalidCommand: when ``data`` is not a command set, or lacks what no message can do without.
-    """
-    values = _split(bytes(data))
-    try:
-        (code,) = _US.unpack(values[_COMMAND_FIELD])
-        (data_set_type,) = _US.unpack(values[_DATA_SET_TYPE])
-    except (KeyError, ValueError, _StructError):
-        raise InvalidCommand("Command Field or Command Data Set Type is absent or malformed") from None
-    message = COMMANDS.get(code)
-    known: dict[str, Any] = {}
-    if message is None:
-        message = UnrecognizedRSP if code & RESPONSE else UnrecognizedRQ
-        known["command_field"] = code
-    for number, name, vr, mandatory in _ELEMENTS[message]:
-        value = values.get(number)
-        if value or (value is not None and vr != "US"):  # an empty number is no number
-            known[name] = _decode_value(number, vr, value)
-        elif mandatory:
-            if vr == "US":
-                raise InvalidCommand(f"(0000,{number:04X}) is absent")
-            known[name] = ""
-    return message(**known), data_set_type != _NO_DATA_SET
-
-
-def _split(data: bytes) -> dict[int, bytes]:
-    """Return the values of group 0000, by element number."""
-    values = {}
-    position, end = 0, len(data)
-    while position < end:
-        value = position + _ELEMENT.size
-        if value > end:
-            raise InvalidCommand("a command set ends inside an element")
-        group, number, length = _ELEMENT.unpack_from(data, position)
-        position = value + length
-        if position > end:
-            raise InvalidCommand(f"({group:04X},{number:04X}) is longer than its command set")
-        if group == 0:
-            values[number] = data[value:position]
-    return values
-
-
-def _decode_value(number: int, vr: str, value: bytes) -> Any:
-    if vr == "US":
-        if len(value) != 2:
-            raise InvalidCommand(f"(0000,{number:04X}) is not two octets long")
-        return int.from_bytes(value, "little")
-    if vr == "AT":
-        numbers = value[: len(value) & ~3]
-        pairs = Struct(f"<{len(numbers) // 2}H").unpack(numbers)
-        return tuple(high << 16 | low for high, low in zip(pairs[::2], pairs[1::2], strict=True))
-    return value.decode("latin-1").strip(" \0")
+_NAMES = {message: frozenset(item.name for item in elements) for message, elements in ELEMENTS.items()}
 
 
 def respond(request: Request, status: int, **elements: Any) -> Response:
@@ -480,10 +359,9 @@ def respond(request: Request, status: int, **elements: Any) -> Response:
         values[name] = getattr(request, of_request) or None
     if message is UnrecognizedRSP:
         values["command_field"] = request.command_field | RESPONSE
-    if elements:
-        if elements.get("error_comment") is not None:
-            elements["error_comment"] = elements["error_comment"][:64] or None  # its VR is LO
-        values |= {name: value for name, value in elements.items() if name in names}
+    for name, value in elements.items():
+        if name in names and value is not None:
+            values[name] = (value[:64] or None) if name == "error_comment" else value  # its VR is LO
     return message(**values)
 
 

@@ -162,28 +162,32 @@ class Walk:
     """
 
     #: The data set ended where an element ended, and nothing contradicted. Known after ``end()``.
-    whole: bool
+    whole: bool = False
     #: What is wrong, where: at most 64 characters, and none of the peer's among them. Offsets are
     #: of the inflated data set, except where the text says "deflated".
-    fault: str | None
+    fault: str | None = None
     #: What the walk cannot judge, so that it gave up and leaves ``whole`` True.
-    doubt: str | None
+    doubt: str | None = None
     #: Octets seen, as received.
-    octets: int
+    octets: int = 0
     # Values of the top level, without trailing NULs and spaces; None if absent, or too long to be.
-    sop_class_uid: str | None
-    sop_instance_uid: str | None
-    study_instance_uid: str | None
-    series_instance_uid: str | None
-    patient_id: str | None
-    modality: str | None
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    study_instance_uid: str | None = None
+    series_instance_uid: str | None = None
+    patient_id: str | None = None
+    modality: str | None = None
+
+    _tag = 0  # the last element of the top level
+    _held = b""  # the start of an element that the last fragment cut
+    _skip = 0  # octets to come before the next header
+    _walked = 0  # octets walked, once inflated
+    _base = 0  # offset of the octets at hand
+    _spent = 0  # see INFLATED_ALLOWANCE
+    _stray = False  # an item delimiter ended the top level
+    _stopped = False
 
     def __init__(self, transfer_syntax: str) -> None:
-        self.whole = False
-        self.fault = self.doubt = None
-        self.octets = 0
-        self.sop_class_uid = self.sop_instance_uid = self.patient_id = None
-        self.study_instance_uid = self.series_instance_uid = self.modality = None
         self._inflater = Inflater() if transfer_syntax in DEFLATED else None
         self._order = BIG if transfer_syntax == EXPLICIT_VR_BIG_ENDIAN else LITTLE
         self._top_order = self._order
@@ -191,14 +195,6 @@ class Walk:
         # so too, and some private transfer syntaxes are implicit.
         self._part = Part.UNDECIDED
         self._open: list[tuple[ByteOrder, Part]] = []  # what each open sequence or item interrupted
-        self._tag = 0  # the last element of the top level
-        self._held = b""  # the start of an element that the last fragment cut
-        self._skip = 0  # octets to come before the next header
-        self._walked = 0  # octets walked, once inflated
-        self._base = 0  # offset of the octets at hand
-        self._spent = 0  # see INFLATED_ALLOWANCE
-        self._stray = False  # an item delimiter ended the top level
-        self._stopped = False
 
     @property
     def deflated(self) -> bool:
@@ -246,14 +242,15 @@ class Walk:
     def feed_sequence(self, fragments: Sequence[bytes | memoryview]) -> None:
         """Walk the next octets: what :meth:`feed` does for each of ``fragments``."""
         size = sum(map(len, fragments))
-        if self._skip >= size and self._inflater is None and not self._stopped:
-            # Most of a data set is inside some long value.
-            self.octets += size
-            self._walked += size
-            self._skip -= size
-            return
         for fragment in fragments:
+            if self._skip >= size and self._inflater is None and not self._stopped:
+                # Most of a data set is inside some long value.
+                self.octets += size
+                self._walked += size
+                self._skip -= size
+                return
             self.feed(fragment)
+            size -= len(fragment)
 
     def end(self) -> None:
         """Settle the verdict: the data set has ended."""

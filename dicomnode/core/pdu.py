@@ -37,6 +37,8 @@ _ASSOCIATE = Struct(">Hxx64s")
 _FOUR = Struct(">xBBB")
 #: Length of a PDV item, presentation context id, message control header (PS3.8 Table 9-23, E.2).
 PDV_HEADER = Struct(">IBB")
+#: The header of a P-DATA-TF, and behind it that of its first PDV.
+DATA_HEADER = Struct(">BxIIBB")
 
 # PDU types
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
@@ -311,11 +313,7 @@ PDUS: dict[int, type[PDU]] = {
 
 def p_data_tf(context_id: int, is_command: bool, is_last: bool, fragment: bytes | memoryview) -> bytes:
     """Return a P-DATA-TF with one PDV (PS3.8 Table 9-22, E.2)."""
+    length = len(fragment)
     control = is_command | is_last << 1
-    return b"".join(
-        (
-            HEADER.pack(P_DATA_TF, len(fragment) + PDV_HEADER.size),
-            PDV_HEADER.pack(len(fragment) + 2, context_id, control),
-            fragment,
-        )
-    )
+    header = DATA_HEADER.pack(P_DATA_TF, length + PDV_HEADER.size, length + 2, context_id, control)
+    return b"".join((header, fragment))

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from dicomnode.core.pdu import (
     ASSOCIATE_AC,
     ASSOCIATE_RQ,
+    DATA_HEADER,
     HEADER,
     INVALID_PDU_PARAMETER_VALUE,
     P_DATA_TF,
@@ -28,12 +29,12 @@ from dicomnode.errors import InvalidPDU
 #: that there are take 180 KiB. As much is kept for each peer that has yet to complete one.
 ASSOCIATE_LIMIT = 1 << 18
 
-#: Fragments of a data set that are yielded at a time, at most: what one ``writev`` takes, and little
-#: enough to do at a stretch, though each were of an octet.
+#: PDVs of a data set that are looked at before what they hold is yielded: no more than one ``writev`` takes,
+#: and little enough to do at a stretch, though each were of an octet, or of none.
 FRAGMENTS = 512
 
-#: A PDU's header with the first PDV's behind it: type, length; length, context id, control header.
-_DATA_PDU = Struct(">BxIIBB")
+
+_DATA_HEADER_OCTETS = Struct(f"{DATA_HEADER.size}s")
 
 
 # Not frozen: a frozen dataclass costs 1.0 us to make, these 0.4, and there are two for each PDV.
@@ -70,6 +71,7 @@ class DataSetFragments:
 
     data: list[memoryview]  #: of what the transport delivered; none of them is empty
     is_last: bool  #: do they end the data set?
+    pdvs: int = 1  #: that were looked at for them, empty ones too: what it has cost
 
 
 Item: TypeAlias = PDUHeader | PDUBody | PDVFragment | DataSetFragments | InvalidPDU
@@ -123,18 +125,19 @@ class PDUReader:
         not raised: the rest of its PDU is skipped, and reading goes on behind it.
         """
         view = memoryview(data)
-        if self._header:
-            # What completes the header is copied, and not the whole read.
-            size = PDV_HEADER.size if self._pdu_left else HEADER.size
-            missing = size - len(self._header)
-            if len(view) < missing:
-                self._header += view
-                return
-            joined = memoryview(self._header + view[:missing])
-            self._header = b""
-            yield from self._walk(joined)
-            view = view[missing:]
-        yield from self._walk(view)
+        return self._behind_header(view) if self._header else self._walk(view)
+
+    def _behind_header(self, view: memoryview) -> Iterator[Item]:
+        # What completes the header is copied, and not the whole read.
+        size = PDV_HEADER.size if self._pdu_left else HEADER.size
+        missing = size - len(self._header)
+        if len(view) < missing:
+            self._header += view
+            return
+        joined = memoryview(self._header + view[:missing])
+        self._header = b""
+        yield from self._walk(joined)
+        yield from self._walk(view[missing:])
 
     def _walk(self, view: memoryview) -> Iterator[Item]:
         position = 0
@@ -142,7 +145,7 @@ class PDUReader:
         while True:
             if self.data_set_context is not None and self.plain and not self._skipping:
                 position, fragments = self._data_set(view, position, self.data_set_context)
-                if fragments.data or fragments.is_last:
+                if fragments.data or fragments.is_last or fragments.pdvs == FRAGMENTS:
                     yield fragments
                     continue
             available = end - position
@@ -193,6 +196,16 @@ class PDUReader:
                 self._header = bytes(view[position:])
                 return
             else:
+                if self.plain and available >= DATA_HEADER.size:
+                    pdu_type, room, length, context_id, control = DATA_HEADER.unpack_from(view, position)
+                    behind = position + HEADER.size + room
+                    whole = room == length + 4 and length >= 2 and behind <= end
+                    if whole and pdu_type == P_DATA_TF and room <= (self._max_length or room):
+                        # One PDV and all of it, as commands come: there is nothing to remember.
+                        fragment = view[position + DATA_HEADER.size : behind]
+                        position = behind
+                        yield PDVFragment(context_id, bool(control & 1), bool(control & 2), fragment, True)
+                        continue
                 self._type, self._pdu_left = HEADER.unpack_from(view, position)
                 position += HEADER.size
                 yield from self._begin()
@@ -206,11 +219,12 @@ class PDUReader:
         limit = self._max_length or 0xFFFFFFFF
         pdu_left, pdv_left, in_pdv = self._pdu_left, self._pdv_left, self._in_pdv
         current, is_command, is_last = self._pdv
-        taken = DataSetFragments([], False)
+        taken = DataSetFragments([], False, 0)
         if in_pdv and (is_command or current != context_id):
             return position, taken
         fragments = taken.data
-        while True:
+        while taken.pdvs < FRAGMENTS:
+            taken.pdvs += 1
             if in_pdv:
                 behind = position + pdv_left
                 if behind > end:
@@ -229,20 +243,22 @@ class PDUReader:
                     taken.is_last = True
                     self.data_set_context = None
                     break
-                if len(fragments) == FRAGMENTS:
-                    break
             if pdu_left:
                 if end - position < PDV_HEADER.size:
                     break
                 length, current, control = PDV_HEADER.unpack_from(view, position)
                 size, room = PDV_HEADER.size, pdu_left - PDV_HEADER.size
             else:
-                if end - position < _DATA_PDU.size:
+                if end - position < DATA_HEADER.size:
                     break
-                pdu_type, room, length, current, control = _DATA_PDU.unpack_from(view, position)
+                pdu_type, room, length, current, control = DATA_HEADER.unpack_from(view, position)
                 if pdu_type != P_DATA_TF or room > limit:
                     break
-                size, room = _DATA_PDU.size, room - PDV_HEADER.size
+                behind = position + HEADER.size + room
+                if current == context_id and not control & 3 and room == length + 4 > 6 and behind <= end:
+                    position = _alike(view, position, behind - position, taken)
+                    continue
+                size, room = DATA_HEADER.size, room - PDV_HEADER.size
             if current != context_id or control & 1 or not 0 <= length - 2 <= room:
                 break
             position += size
@@ -279,3 +295,20 @@ class PDUReader:
     def _refuse(self, why: str, reason: int = INVALID_PDU_PARAMETER_VALUE) -> InvalidPDU:
         self.skip()
         return InvalidPDU(why, reason)
+
+
+def _alike(view: memoryview, position: int, size: int, taken: DataSetFragments) -> int:
+    """Take a P-DATA-TF, of so many octets, and those behind it that begin as it does. Return where they end.
+
+    A data set comes in PDUs of one PDV, all but the last of one length.
+    """
+    until = position + min(len(view) - position, (FRAGMENTS - taken.pdvs + 1) * size)
+    fragments = taken.data
+    unpack = _DATA_HEADER_OCTETS.unpack_from
+    header = unpack(view, position)
+    before = len(fragments)
+    while (behind := position + size) <= until and unpack(view, position) == header:
+        fragments.append(view[position + DATA_HEADER.size : behind])
+        position = behind
+    taken.pdvs += len(fragments) - before - 1  # the first is counted
+    return position

@@ -97,6 +97,11 @@ def settings() -> str:
             "0 or more; 0: no limit",
         ),
         ("max-half-open", "Connections without an association", "0 or more; 0: no limit"),
+        (
+            "max-operations",
+            "Operations of one association at a time, where a window is proposed",
+            "1 to 65535; 1: none is negotiated",
+        ),
         ("max-instance-size", "Length of a Data Set, in octets", "0 or more; 0: no limit"),
         ("max-pdu", "Maximum length of a P-DATA-TF, in octets", "128 to 4294967295; 0: no limit"),
         ("acse-timeout", "ARTIM; answer to A-RELEASE-RQ, in seconds", "0 or more; 0: no limit"),
@@ -209,6 +214,11 @@ MEANINGS: dict[Status, tuple[str, str]] = {
     Status.DUPLICATE_INVOCATION: (
         "Failure: Duplicate invocation",
         "The Message ID is that of an operation which is not answered yet.",
+    ),
+    Status.RESOURCE_LIMITATION: (
+        "Failure: Resource limitation",
+        "There are more operations at a time than were negotiated, while we await a response on the same "
+        "association that may be behind this one.",
     ),
     Status.UNRECOGNIZED_OPERATION: (
         "Failure: Unrecognized operation",

@@ -13,7 +13,8 @@ from functools import lru_cache
 from math import gcd
 from typing import TypeAlias
 
-from dicomnode.core.command import CEchoRQ, CEchoRSP, CStoreRQ, CStoreRSP, encode
+from dicomnode.core.codec import encode
+from dicomnode.core.command import CEchoRQ, CEchoRSP, CStoreRQ, CStoreRSP
 from dicomnode.core.items import UserInformation
 from dicomnode.core.pdu import AnsweredContext, AssociateAC, ReleaseRP, p_data_tf
 from dicomnode.uids import EXPLICIT_VR_LE, VERIFICATION

@@ -23,11 +23,13 @@ from dicomnode.core.association import (
     Association,
     DataSetFragments,
     Indication,
+    MessageContinued,
     MessageReceived,
     ReleaseConfirmed,
     ReleaseRequested,
 )
-from dicomnode.core.command import LIMIT, CEchoRQ, CEchoRSP, Command, CStoreRQ, CStoreRSP, encode
+from dicomnode.core.codec import LIMIT, encode
+from dicomnode.core.command import CEchoRQ, CEchoRSP, Command, CStoreRQ, CStoreRSP
 from dicomnode.core.items import UserInformation
 from dicomnode.core.machine import ACTIONS, ARTIM_STATES, TRANSITIONS, Effect, Event, Role, State
 from dicomnode.core.negotiation import answer
@@ -89,7 +91,7 @@ def join(indications: Iterable[Indication]) -> Joined:
             if indication.is_last:
                 joined.append((b"".join(parts), True))
                 parts = []
-        else:
+        elif not isinstance(indication, MessageContinued):
             joined.append(indication)
     return [*joined, (b"".join(parts), False)] if any(parts) else joined
 

@@ -20,10 +20,10 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from twisted.trial.unittest import SynchronousTestCase
 
+from dicomnode.core.codec import LIMIT, decode, encode
 from dicomnode.core.command import (
     COMMANDS,
     HIGH,
-    LIMIT,
     LOW,
     MEDIUM,
     RESPONSE,
@@ -56,8 +56,6 @@ from dicomnode.core.command import (
     Status,
     UnrecognizedRQ,
     UnrecognizedRSP,
-    decode,
-    encode,
     respond,
 )
 from dicomnode.errors import InvalidCommand
@@ -273,6 +271,7 @@ class DeclarationTests(SynchronousTestCase):
             "SOP_CLASS_NOT_SUPPORTED": 0x0122,
             "DUPLICATE_INVOCATION": 0x0210,
             "UNRECOGNIZED_OPERATION": 0x0211,
+            "RESOURCE_LIMITATION": 0x0213,
             "OUT_OF_RESOURCES": 0xA700,
             "DATA_SET_DOES_NOT_MATCH_SOP_CLASS": 0xA900,
             "CANNOT_UNDERSTAND": 0xC210,

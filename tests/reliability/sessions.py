@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from dicomnode.core.command import CCancelRQ, CEchoRQ, CFindRQ, Command, CStoreRQ, UnrecognizedRQ, encode
+from dicomnode.core.codec import encode
+from dicomnode.core.command import CCancelRQ, CEchoRQ, CFindRQ, Command, CStoreRQ, UnrecognizedRQ
 from dicomnode.core.items import (
     CommonExtendedNegotiation,
     ExtendedNegotiation,
