@@ -6,7 +6,7 @@ from typing import TextIO
 
 from twisted.internet.error import ConnectError, DNSLookupError
 
-from dicomnode.core.command import Response, Status
+from dicomnode.core.command import Response, Status, is_warning
 from dicomnode.core.pdu import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     SERVICE_PROVIDER,
@@ -39,9 +39,9 @@ _WARNINGS = {
     0x0001: "Warning",
     0x0107: "Attribute list error",
     0x0116: "Attribute value out of range",
-    0xB000: "Coercion of data elements",
-    0xB006: "Elements discarded",
-    0xB007: "Data set does not match SOP Class",
+    Status.COERCION_OF_DATA_ELEMENTS: "Coercion of data elements",
+    Status.ELEMENTS_DISCARDED: "Elements discarded",
+    Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS_WARNING: "Data set does not match SOP Class",
 }
 
 _FAILURES = {
@@ -49,11 +49,14 @@ _FAILURES = {
     Status.INVALID_ATTRIBUTE_VALUE: "Invalid attribute value",
     Status.PROCESSING_FAILURE: "Processing failure",
     Status.DUPLICATE_SOP_INSTANCE: "Duplicate SOP Instance",
-    0x0112: "No such SOP Instance",
+    Status.NO_SUCH_SOP_INSTANCE: "No such SOP Instance",
     Status.INVALID_OBJECT_INSTANCE: "Invalid SOP Instance",
     Status.NO_SUCH_SOP_CLASS: "No such SOP Class",
+    Status.CLASS_INSTANCE_CONFLICT: "Class-Instance conflict",
+    Status.MISSING_ATTRIBUTE: "Missing attribute",
     Status.SOP_CLASS_NOT_SUPPORTED: "SOP Class not supported",
-    0x0124: "Not authorized",
+    Status.NO_SUCH_ACTION: "No such action",
+    Status.NOT_AUTHORIZED: "Not authorized",
     Status.DUPLICATE_INVOCATION: "Duplicate invocation",
     Status.UNRECOGNIZED_OPERATION: "Unrecognized operation",
     0x0212: "Mistyped argument",
@@ -70,7 +73,7 @@ _RANGES = (
 
 def arrived(status: int) -> bool:
     """Has what is answered with this status arrived? With a warning, it has (PS3.4 B.2.3)."""
-    return status == Status.SUCCESS or status in _WARNINGS or 0xB000 <= status <= 0xBFFF
+    return status == Status.SUCCESS or is_warning(status)
 
 
 def answer(response: Response) -> str:
