@@ -8,7 +8,7 @@ instance is kept already, and stays. What a hook fails with is logged, and that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -18,9 +18,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from dicomnode import events
-from dicomnode.core.command import CStoreRQ, Status
+from dicomnode.core.command import CStoreRQ, Status, is_warning
 from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import IAssociation, IInstanceWriter, Instance, IStorage
+from dicomnode.waiting import deferred_of
 
 if TYPE_CHECKING:
     from dicomnode.studies import Studies
@@ -61,7 +62,7 @@ class AssociationOver:
     how: str
     #: since its transport connection was made
     seconds: float
-    #: how many instances were stored on it: those that were answered with Success
+    #: how many instances were stored on it: those that were answered with Success, or a warning
     instances: int
     #: of their data sets
     octets: int
@@ -104,8 +105,7 @@ class Hooked:
         self._storage = storage
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
-        opening: Deferred[IInstanceWriter] = maybeDeferred(self._storage.open, instance)
-        return opening.addCallback(self._opened, instance)
+        return deferred_of(self._storage.open, instance).addCallback(self._opened, instance)
 
     def _opened(self, writer: IInstanceWriter, instance: Instance) -> IInstanceWriter:
         if self.studies is not None:
@@ -133,21 +133,15 @@ class _HookedWriter:
         self._octets += sum(map(len, data))
         self._writer.writeSequence(data)
 
-    def commit(self) -> Deferred[None]:
-        # Who waits may be cancelled; the keeping, and the hooks, go on behind.
-        done: Deferred[None] = Deferred()
-        Deferred.fromCoroutine(self._commit()).chainDeferred(done)
-        return done
-
-    def abort(self) -> Deferred[None]:
+    def abort(self) -> Awaitable[None]:
         if self._hooked.studies is not None:
             self._hooked.studies.given_up(self._instance)
-        return maybeDeferred(self._writer.abort)
+        return self._writer.abort()
 
-    async def _commit(self) -> None:
+    async def commit(self) -> int | None:
         studies = self._hooked.studies
         try:
-            await maybeDeferred(self._writer.commit)
+            status = await self._writer.commit()
         except Exception:
             if studies is not None:
                 studies.given_up(self._instance)
@@ -173,12 +167,13 @@ class _HookedWriter:
                 _log.failure(_FAILED, value="InstanceReceived", hook=hook)
         if failure is not None:
             raise failure
+        return status
 
 
 class AssociationHooks:
     """An observer that calls hooks when an association that was established is over.
 
-    Nothing waits for them. What is counted is what was answered with Success.
+    Nothing waits for them. What is counted is what was answered with Success, or a warning.
     """
 
     def __init__(self, *hooks: Hook[AssociationOver]) -> None:
@@ -194,7 +189,9 @@ class AssociationHooks:
             self._stored[event.association] = (0, 0)
         elif isinstance(event, events.OperationEnded):
             response, association = event.response, event.association
-            stored = response is not None and response.status == Status.SUCCESS
+            stored = response is not None and (
+                response.status == Status.SUCCESS or is_warning(response.status)
+            )
             if stored and isinstance(event.operation.request, CStoreRQ) and association in self._stored:
                 instances, octets = self._stored[association]
                 self._stored[association] = (instances + 1, octets + event.octets)

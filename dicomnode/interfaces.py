@@ -64,11 +64,20 @@ class IAssociation(Interface):
         """Ask the other end to end the association in good order (PS3.8 7.2).
 
         What was invoked before is answered first; nothing can be invoked any more.
-        The Deferred fires when it has ended, and fails with AssociationAborted or AssociationLost.
+        The Deferred fires when it has ended, and fails with AssociationAborted or AssociationLost; where it
+        had ended before, with how, or with LocalProtocolError if it was released, or is being.
         """
 
     def abort() -> None:
         """End the association at once, and tell the other end (PS3.8 7.3)."""
+
+    def when_ended() -> Deferred[None]:
+        """Wait for the end of the association: as often as you like, and after it, too.
+
+        The Deferred fires when either end has released it in good order, and fails with how it ended
+        otherwise: AssociationAborted, AssociationTimedOut or AssociationLost. Each caller has one of its
+        own, and may cancel that.
+        """
 
     def invoke(
         request: Request,
@@ -169,26 +178,28 @@ class IInstanceWriter(IConsumer):
         The memoryviews may be kept: they stay as they are.
         """
 
-    def commit() -> Deferred[None]:
+    def commit() -> Awaitable[int | None]:
         """The data set is complete: keep the instance.
 
-        The Deferred fires once the instance is kept as well as this storage promises: Success is
-        answered then. When it fails, the instance is not kept, and what there was of it before is as it was.
-        An OSError is answered with 0xA700, an OperationFailed with its status. Cancelling the Deferred stops
-        nobody from keeping the instance.
+        The Deferred that this returns, or the coroutine, fires once the instance is kept as well as this
+        storage promises: Success is answered then; or, where it fires with one, a warning (PS3.4 B.2.3:
+        B000, B006, B007), by which the instance is stored as well. When it fails, the instance is not kept,
+        and what there was of it before is as it was. An OSError is answered with 0xA700, an OperationFailed
+        with its status. Nobody cancels it: what was begun to be kept is kept, though the association ends.
         """
 
-    def abort() -> Deferred[None]:
-        """Forget what was written. The Deferred fires when nothing is left of it."""
+    def abort() -> Awaitable[None]:
+        """Forget what was written. Fires when nothing is left of it; nobody cancels that."""
 
 
 class IStorage(Interface):
     """Keeps composite SOP instances."""
 
-    def open(instance: Instance) -> Deferred[IInstanceWriter]:
+    def open(instance: Instance) -> Awaitable[IInstanceWriter]:
         """Begin to keep an instance.
 
-        The Deferred may fail as a writer's commit may. Until it fires, nothing is read from the peer.
+        The Deferred that this returns, or the coroutine, may fail as a writer's commit may. Until it fires,
+        nothing is read from the peer. If that goes away meanwhile, the writer is aborted.
         """
 
 

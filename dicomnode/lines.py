@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from twisted.logger import LogLevel
 
 from dicomnode import dumps, events, uids
-from dicomnode.core.command import CEchoRQ, CStoreRQ, Response, Status
+from dicomnode.core.command import CEchoRQ, CStoreRQ, Response, Status, is_warning
 from dicomnode.core.machine import Role
 from dicomnode.core.pdu import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
@@ -303,7 +303,8 @@ def _refused(event: events.OperationEnded) -> Iterator[str]:
         return
     else:
         comment = visible(response.error_comment or "")
-        why = f"refused with status 0x{response.status:04X}{': ' if comment else ''}{comment}"
+        how = "done with a warning," if is_warning(response.status) else "refused with"
+        why = f"{how} status 0x{response.status:04X}{': ' if comment else ''}{comment}"
     yield f"{what} {why} ({_instance(event.operation)}{who(association)})"
 
 

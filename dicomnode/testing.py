@@ -167,10 +167,7 @@ class MemoryWriter:
 
     def commit(self) -> Deferred[None]:
         self._end("commit")
-        # Who waits may be cancelled; the keeping goes on behind.
-        kept: Deferred[None] = Deferred()
-        self._storage.turn().addCallback(self._keep).chainDeferred(kept)
-        return kept
+        return self._storage.turn().addCallback(self._keep)
 
     def abort(self) -> Deferred[None]:
         self._end("abort")

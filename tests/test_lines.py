@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from dicomnode import events, uids
 from dicomnode.core.codec import encode
@@ -416,6 +416,14 @@ class OperationTests(LogCase):
         )
         peer.invokes(CT, CFindRQ(affected_sop_class_uid=CT, message_id=9), b"")
         self.assert_written(f"W: C-FIND refused with status 0x0211 ({WHO})")
+
+    def test_warning(self) -> None:
+        """What is done with a warning is not refused."""
+        find = "1.2.840.10008.5.1.4.1.2.2.1"
+        services = [Service(lambda operation: succeed(0xB000), find)]
+        peer = self.associate("warn", {find: [uids.IMPLICIT_VR_LE]}, services=services)
+        peer.invokes(find, CFindRQ(affected_sop_class_uid=find, message_id=5))
+        self.assert_written(f"W: C-FIND done with a warning, status 0xB000 ({WHO})")
 
     def test_cancelled(self) -> None:
         """C-CANCEL is shown; what was cancelled is not said to be refused."""

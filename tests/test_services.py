@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -72,7 +73,8 @@ class Stubborn(MemoryStorage):
         super().__init__()
         self.opening: Exception | Deferred[IInstanceWriter] | None = None
         self.writing: Exception | None = None
-        self.committing: Exception | Deferred[None] | None = None
+        self.committing: Exception | Deferred[Any] | None = None
+        self.aborting: Deferred[None] | None = None
         self.stops = False  #: says at the first octets that it wants no more
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
@@ -100,6 +102,9 @@ class StubbornWriter(MemoryWriter):
             return super().commit()
         self._end("commit")
         return how if isinstance(how, Deferred) else fail(how)
+
+    def abort(self) -> Deferred[None]:
+        return super().abort() if self._storage.aborting is None else self._storage.aborting
 
 
 class CoroutineWriter(MemoryWriter):
@@ -532,9 +537,50 @@ class FailureTests(ServiceCase):
         self.storage.committing = Deferred(cancelled.append)
         self.peer.stores("1.2.3", data_set())
         self.peer.transport.lose()
-        self.assertEqual(cancelled, [self.storage.committing])
+        self.assertEqual(cancelled, [])
         self.assertEqual(self.storage.writers[0].ended, "commit")
+        self.storage.committing.callback(None)
         self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_commit_fails_late(self) -> None:
+        """What it fails with then is nobody's business any more, unless it is a bug: that is logged."""
+        for error, logged in ((OSError("full"), 0), (OperationFailed(0xA700), 0), (TypeError("a bug"), 1)):
+            peer = self.associate()
+            self.storage.committing = Deferred()
+            peer.stores("1.2.3", data_set())
+            peer.transport.lose()
+            self.storage.committing.errback(error)
+            self.storage.committing = None
+            gc.collect()
+            self.assertEqual(len(self.flushLoggedErrors(TypeError)), logged)
+            self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_abort_is_not_cancelled(self) -> None:
+        """When the peer goes away while an instance is being forgotten, that goes on."""
+        cancelled: list[Deferred[None]] = []
+        self.storage.aborting = Deferred(cancelled.append)
+        self.peer.stores("1.2.3", data_set()[:-1])
+        self.peer.transport.lose()
+        self.assertEqual(cancelled, [])
+        self.storage.aborting.callback(None)
+        self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_warning(self) -> None:
+        """An instance may be stored with a warning, sooner or later; no other status is a way to say so."""
+        for status, answered in ((None, 0), (0, 0), (0xB000, 0xB000), (Status.ELEMENTS_DISCARDED, 0xB006)):
+            self.storage.committing = succeed(status)
+            self.peer.stores("1.2.3", data_set())
+            self.assert_answered(answered)
+            self.storage.committing = later = Deferred[Any]()
+            self.peer.stores("1.2.3", data_set())
+            later.callback(status)
+            self.peer.exchange()
+            self.assert_answered(answered)
+        self.assertEqual(self.recorder.of(Unexpected), [])
+        self.storage.committing = succeed(0xA700)
+        self.peer.stores("1.2.3", data_set())
+        self.assert_answered(0x0110)
+        self.assertIsInstance(self.recorder.of(Unexpected)[0].failure.value, ValueError)
 
     def test_slow_to_open(self) -> None:
         """Until the storage has opened, nothing is read; then all is."""
