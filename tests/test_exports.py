@@ -15,8 +15,8 @@ PACKAGE = """
     AssociationReleased AssociationTimedOut CalledAETitle CallingAETitle CertificateSubject
     ContextNotAccepted DicomNodeError Discard FileStorage IAssociation IAssociationPolicy
     ICertificatePolicy IInstanceWriter IOperation IService IStorage IUser Instance InvalidFile Limits
-    LocalProtocolError OperationFailed PeerAddress PolicyFile ServiceUser Status Storage Timeouts
-    TooManyContexts Verification __version__ associate plan
+    LocalProtocolError Node OperationFailed PeerAddress Pipe PolicyFile ServiceUser Status Storage Timeouts
+    TooManyContexts Verification __version__ associate events plan
 """
 
 #: The names that each public module is documented to have.
@@ -81,6 +81,7 @@ MODULES = {
     "options": "Options storescp_parser",
     "part10": "FileMeta part10_header read_file_meta",
     "partfile": "Kept OnDuplicate PartFile remove_dead_parts",
+    "pipe": "Pipe",
     "pem": "InvalidCertificates certificates crls private_key trust_roots",
     "profiles": "Profile",
     "tls": "ClientCertificate InvalidCertificates Profile ServerOptions TLSServerEndpoint client_options",

@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "commits": "partfile",
     "layout": "interfaces uids",
     "filestore": "interfaces events part10 partfile commits layout",
+    "pipe": "errors core interfaces",
     "hooks": "errors core interfaces events waiting",
     "studies": "interfaces networks hooks",
     "commandline": "",
@@ -93,8 +94,8 @@ MAY_IMPORT = {
         ledger turns workers assembly
     """,
     "": """
-        errors core interfaces implementation policies limits timers protocol requestor acceptor services
-        filestore
+        errors core interfaces events implementation policies limits timers protocol requestor acceptor
+        services filestore node pipe
     """,
     "worker": "observers signals tap workers",
     "progress": "",
