@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from dicomnode.acceptor import Acceptor
 from dicomnode.core.command import Status, is_warning
-from dicomnode.interfaces import IAssociation, IInstanceWriter, Instance, IStorage
-from dicomnode.testing import Transport
+from dicomnode.interfaces import IInstanceWriter, Instance, IStorage
+from dicomnode.services import Verification
+from dicomnode.testing import Peer, Reactor, Transport
 from dicomnode.waiting import deferred_of, kept_on
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class InstanceWriterContract(_Case):
     #: Does the storage keep anything at all?
     keeps = True
 
+    _peer: Peer | None = None
+
     def open_storage(self) -> IStorage:
         """Return the storage under test: always the same one."""
         raise NotImplementedError
@@ -47,8 +51,11 @@ class InstanceWriterContract(_Case):
         """Let what the storage has begun come to its end."""
 
     def instance(self, sop_instance_uid: str = "1.2.3") -> Instance:
-        """Return an instance that may be stored."""
-        association = cast(IAssociation, None)
+        """Return an instance that may be stored; there is one association for all."""
+        if self._peer is None:
+            self._peer = Peer(Acceptor(Reactor(), [Verification()]))
+            self._peer.associates()
+        association = self._peer.association
         sop_class_uid, transfer_syntax_uid = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
         return Instance(sop_class_uid, sop_instance_uid, transfer_syntax_uid, "PEER", "ANY-SCP", association)
 

@@ -34,8 +34,8 @@ class Node(Service):
 
     :param endpoints: where to listen.
     :param acceptor: what to do with who comes; workers, where those are other processes.
-    :param pool: the threads of the acceptor's storage, or those workers; started and stopped with this
-        service.
+    :param pool: threads of the acceptor's storage that are started and stopped with this service, or those
+        workers. Without one there is nothing to start: a FileStorage uses the threads of the reactor then.
     :param grace: how long what is in flight may take when the service stops, in seconds.
     :param behind: is to be finished, too, before the threads are stopped.
     """
@@ -44,7 +44,7 @@ class Node(Service):
         self,
         endpoints: Sequence[IStreamServerEndpoint],
         acceptor: Acceptor | Workers,
-        pool: ThreadPool | Workers,
+        pool: ThreadPool | Workers | None = None,
         *,
         grace: float = 30.0,
         observe: events.Observer = events.ignore,
@@ -76,7 +76,8 @@ class Node(Service):
         if not self._ports:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        self._pool.start()
+        if self._pool is not None:
+            self._pool.start()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -97,7 +98,8 @@ class Node(Service):
             await self._acceptor.drain(self._grace)
             if self._behind is not None:
                 await self._behind.finished()
-            self._pool.stop()
+            if self._pool is not None:
+                self._pool.stop()
 
     def _listening(self, port: IListeningPort) -> IListeningPort:
         self._observe(events.Listening(port.getHost()))

@@ -54,7 +54,17 @@ class Recorder:
 
 @implementer(IReactorFromThreads)
 class Reactor(Clock):
-    """A clock that stands still until it is told; and a reactor, as far as threads report to it."""
+    """A clock that stands still until it is told; and a reactor, as far as threads report to it.
+
+    Its own threads are a :class:`Pool`: ``reactor.pool.run()``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Pool()
+
+    def getThreadPool(self) -> Pool:
+        return self.pool
 
     def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         callable(*args, **kwargs)

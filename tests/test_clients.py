@@ -408,7 +408,7 @@ class ForegroundTests(SynchronousTestCase):
 
         foreground = Foreground(self.reactor, work)
         self.assertEqual(foreground.run(), 0)
-        foreground._signals._hasten()
+        foreground._signals.hasten()
 
 
 class EndpointTests(SynchronousTestCase):

@@ -429,7 +429,6 @@ class WebsiteTests(HowtoTestCase):
         """What arrives at one port is seen at the other, and both stop in good order."""
         website = self.load("website")
         reactor = QuickReactor()
-        self.patch(website, "ThreadPool", lambda *_: reactor.pool)
         together = website.services(reactor)
         self.assertIsInstance(together, MultiService)
         self.patch(website, "services", lambda _: together)
@@ -455,7 +454,6 @@ class WebsiteTests(HowtoTestCase):
         peer.exchange()
         peer.transport.lose()
         self.successResultOf(stopping)
-        self.assertFalse(reactor.pool.running)
 
     def gets(self, site: Site, path: bytes) -> bytes:
         """Ask the site for a page."""

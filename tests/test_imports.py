@@ -78,7 +78,7 @@ MAY_IMPORT = {
     "node": "events acceptor workers",
     "peers": "core acceptor uids",
     "testing": "interfaces events peers",
-    "contracts": "core interfaces waiting testing",
+    "contracts": "core interfaces acceptor services waiting testing",
     "signals": "",
     "pem": "",
     "profiles": "",

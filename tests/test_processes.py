@@ -169,7 +169,7 @@ class ServiceTests(TapCase):
                 service = self.begin("--policy", path)
                 self.assertEqual(self.processes[0].brief.policy, POLICY.format("CT1"))
             else:
-                service._signals._reread()
+                service._signals.reread()
                 order = self.processes[0].orders[-1]
                 self.assertEqual(order, b'reread "[[allow]]\\naet = \\"MR1\\""\n')
         self.assertIn("The policy stays as it was", self.stderr.getvalue())

@@ -61,7 +61,7 @@ def say(instance: Instance, digest: str) -> None:
 
 
 def main(reactor, description: str = "tcp:11112") -> Deferred[None]:
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(".", reactor=reactor)
     acceptor = Acceptor(reactor, [Verification(), Storage(Hashing(files, say))])
     listening = serverFromString(reactor, description).listen(acceptor)
     return listening.addCallback(lambda port: Deferred())  # for ever

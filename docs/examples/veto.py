@@ -35,7 +35,7 @@ class Enrolled:
 
 
 def main(reactor, description: str = "tcp:11112") -> Deferred[None]:
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(".", reactor=reactor)
     storage = Storage(files, consider=Enrolled(reactor, {"TRIAL-001", "TRIAL-002"}))
     acceptor = Acceptor(reactor, [Verification(), storage])
     listening = serverFromString(reactor, description).listen(acceptor)

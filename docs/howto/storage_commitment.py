@@ -112,7 +112,7 @@ class StorageCommitment:
 
 async def main(reactor: Any) -> None:
     commitment = StorageCommitment(reactor)
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(".", reactor=reactor)
     storage = Storage(Hooked(files, reactor, commitment.kept))
     acceptor = Acceptor(reactor, [Verification(), storage, commitment])
     await serverFromString(reactor, "tcp:11112").listen(acceptor)
