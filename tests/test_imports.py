@@ -69,7 +69,8 @@ MAY_IMPORT = {
     "commandline": "",
     "executions": "events networks hooks studies commandline",
     "dumps": "core uids visible",
-    "lines": "core interfaces events uids visible dumps",
+    "statuses": "core",
+    "lines": "core interfaces events uids visible dumps statuses",
     "records": "core interfaces events uids visible dumps",
     "observers": "core interfaces events visible lines records",
     "ledger": "errors interfaces limits",
@@ -100,7 +101,7 @@ MAY_IMPORT = {
     "worker": "observers signals tap workers",
     "progress": "",
     "selection": "errors core uids part10 sources",
-    "outcomes": "errors core uids visible dumps observers",
+    "outcomes": "errors core uids visible dumps statuses observers",
     "clientoptions": "arguments uids",
     "clients": """
         errors core interfaces events uids signals timers requestor visible progress selection outcomes

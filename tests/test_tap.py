@@ -322,19 +322,25 @@ class OptionTests(TapCase):
         """Signals are handled from when the reactor runs until the service has stopped."""
         service = self.start()
         self.assertIsNone(service._signals.reread)
-        self.assertEqual([hook for hook, *_ in self.reactor.whenRunningHooks], [service._signals._install])
+        ((install, *_),) = self.reactor.whenRunningHooks
+        self.assertEqual(install, service._signals._install)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.addCleanup(lambda: [signal.signal(*handler) for handler in handlers.items()])
+        self.reactor.sigTerm = lambda *_: None
+        signal.signal(signal.SIGTERM, self.reactor.sigTerm)
+        install()
+        self.assertIsNot(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
         peer = self.associate()
         self.begin(peer)
         stopping = service.stopService()
         self.assertTrue(service._signals.is_stopping)
-        service._signals._replaced[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
         service._signals.hasten()
         self.reactor.advance(0)
         peer.exchange()
         self.assertIsInstance(peer.indications[-1], Aborted)
         peer.transport.lose()
         self.successResultOf(stopping)
-        self.assertEqual(service._signals._replaced, {})
+        self.assertIs(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
 
     def test_limits(self) -> None:
         """Each limit is one of how many associations there may be."""
