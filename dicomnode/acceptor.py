@@ -25,7 +25,7 @@ from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VE
 from dicomnode.interfaces import IAssociation, IAssociationPolicy, IService
 from dicomnode.limits import Limits, Slots
 from dicomnode.networks import host
-from dicomnode.policies import AcceptAny, ask, certificate_of
+from dicomnode.policies import AcceptAny, ask, certificate_of, without
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.timers import Timeouts
 
@@ -35,7 +35,7 @@ class Acceptor(Factory):
 
     :param reactor: its clock; listening is the business of an endpoint.
     :param services: what is served. Where two serve an abstract syntax, the first does.
-    :param policy: who may associate.
+    :param policy: who may associate, and for what.
     :param portal: where the users of those log in; without one, user identities are not looked at.
     :param limits: how many may, at a time.
     :param slots: where those are counted; not here alone, where several processes share them.
@@ -171,7 +171,7 @@ class Acceptor(Factory):
     async def _ask(self, association: AssociationProtocol, request: AssociateRQ) -> AssociateAC:
         if request.application_context != APPLICATION_CONTEXT:
             raise AssociationRejected(1, 1, 2, "the Application Context Name is not DICOM's")
-        await ask(self._policy, request, association.peer, certificate_of(association.transport))
+        allowed = await ask(self._policy, request, association.peer, certificate_of(association.transport))
         login = None
         if self._portal is not None:
             identity = request.user_information.user_identity
@@ -181,7 +181,11 @@ class Acceptor(Factory):
             if login is not None:
                 log_out(login.logout, association)
             raise CancelledError
-        accepted = answer(request, self._offered, self._information)
+        if allowed is None:
+            accepted = answer(request, self._offered, self._information)
+        else:
+            narrowed = replace(request, contexts=tuple(allowed))
+            accepted = without(answer(narrowed, self._offered, self._information), request)
         if login is not None:
             self.logins[association] = login
             association.tell(events.LoggedIn(association, login.name))

@@ -18,12 +18,15 @@ from dicomnode.core.command import CStoreRQ, Request, Response
 from dicomnode.core.dataset import Walk
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
-from dicomnode.core.pdu import AssociateRQ
+from dicomnode.core.pdu import AssociateRQ, ProposedContext
 
 if TYPE_CHECKING:
     from twisted.internet.ssl import Certificate  # which needs pyOpenSSL
 
 
+#: Of a policy that does not refuse: the presentation contexts that it lets be accepted, or None for all; at
+#: once, or by a Deferred or a coroutine.
+Decision: TypeAlias = Sequence[ProposedContext] | Awaitable[Sequence[ProposedContext] | None] | None
 #: Is called with each response to what was invoked, the pending ones too, and with its data set.
 OnResponse: TypeAlias = Callable[[Response, bytes], None]
 #: Is called with the octets of a data set that were sent, and with how many there are if that is known.
@@ -222,8 +225,12 @@ class IService(Interface):
 class IAssociationPolicy(Interface):
     """Says who may associate."""
 
-    def consider(request: AssociateRQ, peer: IAddress) -> Deferred[None] | None:
+    def consider(request: AssociateRQ, peer: IAddress) -> Decision:
         """Return, or fire, to accept. Raise, or fail with, AssociationRejected to refuse.
+
+        To accept no more than some of the presentation contexts, return those of ``request.contexts``, or
+        the same with fewer transfer syntaxes; the others are rejected, by the user (PS3.8 Table 9-18). None
+        leaves it to the services which are accepted.
 
         :param peer: the other end's address.
         """
@@ -232,9 +239,7 @@ class IAssociationPolicy(Interface):
 class ICertificatePolicy(IAssociationPolicy):
     """Says who may associate, and looks at the certificate for that."""
 
-    def consider(
-        request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None
-    ) -> Deferred[None] | None:
+    def consider(request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None) -> Decision:
         """Decide as :class:`IAssociationPolicy` does.
 
         :param certificate: the peer's, which has been verified against the trust roots of the endpoint;

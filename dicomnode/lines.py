@@ -22,6 +22,7 @@ from dicomnode.core.pdu import (
     ACCEPTANCE,
     SERVICE_PROVIDER,
     UNEXPECTED_PDU_PARAMETER,
+    USER_REJECTION,
     AnsweredContext,
     ProposedContext,
 )
@@ -158,6 +159,8 @@ def _contexts_rejected(event: events.AssociationAccepted) -> Iterator[str]:
 def _why_rejected(context: AnsweredContext, proposed: ProposedContext) -> str:
     uid = proposed.abstract_syntax
     name = visible(uids.name(uid))
+    if context.result == USER_REJECTION:
+        return f"the policy does not let {name} be accepted"
     if context.result != ABSTRACT_SYNTAX_NOT_SUPPORTED:
         syntaxes = [visible(uids.name(syntax)) for syntax in proposed.transfer_syntaxes[:REJECTED_CONTEXTS]]
         more = len(proposed.transfer_syntaxes) - len(syntaxes)
