@@ -23,12 +23,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProducer, IPushProducer, IReactorFromThreads
+from twisted.internet.interfaces import IProducer, IPushProducer
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dicomnode import events
+from dicomnode.commits import IStorageReactor
 from dicomnode.interfaces import IInstanceWriter, Instance, IStorage
 from dicomnode.peers import CalledPeer as CalledPeer
 from dicomnode.peers import Network as Network
@@ -52,9 +53,9 @@ class Recorder:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-@implementer(IReactorFromThreads)
+@implementer(IStorageReactor)
 class Reactor(Clock):
-    """A clock that stands still until it is told; and a reactor, as far as threads report to it.
+    """A clock that stands still until it is told; and a reactor, as far as storages need one.
 
     Its own threads are a :class:`Pool`: ``reactor.pool.run()``.
     """

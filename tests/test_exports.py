@@ -23,7 +23,7 @@ PACKAGE = """
 MODULES = {
     "acceptor": "Acceptor",
     "checkers": "checker_of help_auth help_auth_type",
-    "commits": "GroupCommit Sync",
+    "commits": "GroupCommit IStorageReactor Sync",
     "commandline": "CommandLine ON_RECEPTION ON_STUDY plain",
     "considering": "Consider Considering",
     "core.association": """

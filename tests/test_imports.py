@@ -78,7 +78,7 @@ MAY_IMPORT = {
     "workers": "events ledger",
     "node": "events acceptor workers",
     "peers": "core acceptor uids",
-    "testing": "interfaces events peers",
+    "testing": "interfaces events commits peers",
     "contracts": "core interfaces acceptor services waiting testing",
     "signals": "",
     "pem": "",
