@@ -14,6 +14,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import public_api
+
 from dicomnode import credentials, interfaces, uids
 from dicomnode.clientoptions import echo_parser, store_parser
 from dicomnode.core.command import Status
@@ -312,5 +314,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "statuses": statuses,
     "store-statuses": store_statuses,
     "interfaces": zope_interfaces,
+    "public-names": public_api.names,
     "credentials": partial(zope_interfaces, credentials),
 }
