@@ -153,7 +153,7 @@ class ServiceTests(TapCase):
             process.ready()
         stopping = service.stopService()
         self.assertEqual([process.orders[1:] for process in self.processes], [[b"stop null\n"]] * 2)
-        service._signals._hasten()
+        service._signals.hasten()
         self.assertEqual([process.signals for process in self.processes], [[signal.SIGUSR1]] * 2)
         for process in self.processes:
             process.ends(1)

@@ -78,8 +78,9 @@ PUBLIC: Mapping[str, str] = {
     "core.command": """
         CCancelRQ CEchoRQ CEchoRSP CFindRQ CFindRSP CGetRQ CGetRSP CMoveRQ CMoveRSP CStoreRQ CStoreRSP
         Command NActionRQ NActionRSP NCreateRQ NCreateRSP NDeleteRQ NDeleteRSP NEventReportRQ
-        NEventReportRSP NGetRQ NGetRSP NSetRQ NSetRSP Request Response Status decode encode is_warning respond
+        NEventReportRSP NGetRQ NGetRSP NSetRQ NSetRSP Request Response Status is_warning respond
     """,
+    "core.codec": "decode encode",
     "core.pdu": "Abort AnsweredContext AssociateAC AssociateRJ AssociateRQ ProposedContext",
     "core.items": "RoleSelection UserIdentity UserInformation",
     "core.negotiation": "PresentationContext",
