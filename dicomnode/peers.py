@@ -296,12 +296,17 @@ class Peer(_End):
         self._core.send_data_set(self._begun, data, last)
         self.exchange()
 
-    def invokes(self, abstract_syntax: str, request: Command, data_set: bytes | None = None) -> None:
-        """Send a command set on the context of an abstract syntax, and a data set where there is one."""
-        context = self.context(abstract_syntax)
-        self._core.send_command(context.id, request, data_set is not None)
+    def invokes(
+        self, abstract_syntax: str, request: Command, data_set: bytes | None = None, *, last: bool = True
+    ) -> None:
+        """Send a command set on the context of an abstract syntax, and a data set where there is one.
+
+        :param last: the data set is whole; else it may go on by :meth:`goes_on`.
+        """
+        self._begun = self.context(abstract_syntax).id
+        self._core.send_command(self._begun, request, data_set is not None)
         if data_set is not None:
-            self._core.send_data_set(context.id, data_set, last=True)
+            self._core.send_data_set(self._begun, data_set, last)
         self.exchange()
 
 

@@ -6,7 +6,7 @@ An association in memory, whole::
     acceptor = Acceptor(reactor, [Verification(), Storage(MemoryStorage())])
     peer = Peer(acceptor)
     peer.associates({CT_IMAGE_STORAGE: [EXPLICIT_VR_LE]})
-    peer.stores("1.2.3", data_set)
+    peer.stores("1.2.3", data_set("1.2.3"))
     peer.response.status    # 0x0000
 
 Both ends of ours, joined::
@@ -35,6 +35,8 @@ from dicomnode.peers import CalledPeer as CalledPeer
 from dicomnode.peers import Network as Network
 from dicomnode.peers import Peer as Peer
 from dicomnode.peers import Transport as Transport
+from dicomnode.samples import data_set as data_set
+from dicomnode.samples import dicom_file as dicom_file
 
 _E = TypeVar("_E")
 

@@ -100,8 +100,11 @@ MODULES = {
     "studies": "Because Studies StudyEnded",
     "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
-    "contracts": "InstanceWriterContract",
-    "testing": "CalledPeer MemoryStorage MemoryWriter Network Peer Pool Reactor Recorder Transport",
+    "contracts": "InstanceWriterContract PolicyContract ServiceContract",
+    "samples": "data_set dicom_file",
+    "testing": """
+        CalledPeer MemoryStorage MemoryWriter Network Peer Pool Reactor Recorder Transport data_set dicom_file
+    """,
     "turns": "Adopting Inherited Turns inherited",
     "workers": "Brief CannotShare Shared Workers",
     "uids": "STORAGE_SOP_CLASSES TRANSFER_SYNTAXES VERIFICATION file_name_prefix name preferred",

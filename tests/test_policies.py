@@ -20,6 +20,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dicomnode import events, lines, policies
+from dicomnode.contracts import PolicyContract
 from dicomnode.core.association import AssociateConfirmed
 from dicomnode.core.machine import State
 from dicomnode.core.pdu import AnsweredContext, AssociateAC, AssociateRJ, AssociateRQ, ProposedContext
@@ -461,3 +462,62 @@ class PolicyFileTests(SynchronousTestCase):
         os.remove(self.path)
         self.assertRaises(InvalidPolicy, policy.read)
         self.assertEqual(len(policy), 2)
+
+
+class StockContractTests(PolicyContract, SynchronousTestCase):
+    """A stock policy keeps the contract of policies."""
+
+    def make_policy(self) -> Any:
+        return CalledAETitle("ARCHIVE")
+
+    def accepted(self) -> Any:
+        return [self.request(called="ARCHIVE")]
+
+    def refused(self) -> Any:
+        return [self.request()]
+
+
+class AllContractTests(StockContractTests):
+    """So do several together, of which one takes its time, and looks at certificates."""
+
+    def setUp(self) -> None:
+        self.turns: list[Deferred[None]] = []
+
+    def make_policy(self) -> Any:
+        return AllOf(super().make_policy(), Only(self.decide))
+
+    def decide(self, contexts: Any) -> Any:
+        self.turns.append(Deferred())
+        return self.turns[-1].addCallback(lambda _: contexts[:1])
+
+    def settle(self) -> None:
+        for turn in self.turns:
+            if not turn.called:
+                turn.callback(None)
+
+
+class PolicyContractTests(SynchronousTestCase):
+    """The contract can be broken."""
+
+    def test_broken(self) -> None:
+        """A policy that refuses by a bug, or with codes that there are not, does not keep it."""
+        contract = StockContractTests()
+
+        def refuse(error: Exception) -> Any:
+            def consider(contexts: Any) -> Any:
+                raise error
+
+            return lambda: Only(consider)
+
+        for error in (KeyError("a bug"), AssociationRejected(1, 1, 9), AssociationRejected(3, 1, 1)):
+            contract.make_policy = refuse(error)  # type: ignore[method-assign]
+            self.assertRaises(self.failureException, contract.test_refuses)
+        self.assertRaises(self.failureException, contract.test_accepts)
+
+    def test_who_it_is_about(self) -> None:
+        """It asks for a policy, and for whom that lets in."""
+        contract = PolicyContract()
+        self.assertRaises(NotImplementedError, contract.make_policy)
+        self.assertRaises(NotImplementedError, contract.accepted)
+        self.assertEqual(contract.refused(), ())
+        contract.settle()

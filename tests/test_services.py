@@ -22,6 +22,7 @@ from zope.interface.verify import verifyObject
 from dicomnode import services, uids
 from dicomnode.acceptor import Acceptor
 from dicomnode.commits import Sync
+from dicomnode.contracts import ServiceContract
 from dicomnode.core.command import CEchoRQ, CFindRQ, CStoreRQ, NActionRQ, Status
 from dicomnode.errors import OperationFailed
 from dicomnode.events import Doubted, InstanceKept, InstanceNotKept, Unexpected
@@ -774,3 +775,64 @@ class CheckingTests(SynchronousTestCase):
         performing = Deferred.fromCoroutine(Storage(storage).perform(cast(Any, plain)))
         self.assertEqual(self.successResultOf(performing), Status.SUCCESS)
         self.assertEqual(storage.instances["1.2.3"][1], data)
+
+
+class VerificationContractTests(ServiceContract, SynchronousTestCase):
+    """Verification keeps the contract of services."""
+
+    def make_service(self) -> IService:
+        return Verification()
+
+    def requests(self) -> Any:
+        return [(uids.VERIFICATION, CEchoRQ(affected_sop_class_uid=uids.VERIFICATION, message_id=1), None)]
+
+
+class StorageContractTests(ServiceContract, SynchronousTestCase):
+    """Storage keeps the contract of services."""
+
+    def make_service(self) -> IService:
+        return Storage(MemoryStorage())
+
+    def requests(self) -> Any:
+        return [
+            (
+                sop_class,
+                CStoreRQ(affected_sop_class_uid=sop_class, message_id=7, affected_sop_instance_uid="1.2.3"),
+                data_set(sop_class_uid=sop_class),
+            )
+            for sop_class in (CT, MR)
+        ]
+
+
+@implementer(IService)
+class Careless:
+    """A service that says Success to everything, or fails by a bug."""
+
+    contexts = {uids.VERIFICATION: (IMPLICIT_VR_LE,)}
+
+    def __init__(self, fails: bool) -> None:
+        self._fails = fails
+
+    def perform(self, operation: Any) -> int:
+        if self._fails:
+            raise KeyError("a bug")
+        return Status.SUCCESS
+
+
+class ServiceContractTests(SynchronousTestCase):
+    """The contract can be broken."""
+
+    def test_broken(self) -> None:
+        """A service that does not look at what is asked, or fails by a bug, does not keep it."""
+        for fails in (False, True):
+            contract = VerificationContractTests()
+            contract.make_service = lambda fails=fails: Careless(fails)  # type: ignore[misc]
+            self.assertRaises(self.failureException, contract.test_other_operation)
+        self.assertRaises(self.failureException, contract.test_answers)
+        self.assertRaises(self.failureException, contract.test_goes_away)
+
+    def test_who_it_is_about(self) -> None:
+        """It asks for a service, and for what that may be asked."""
+        contract = ServiceContract()
+        self.assertRaises(NotImplementedError, contract.make_service)
+        self.assertRaises(NotImplementedError, contract.requests)

@@ -64,8 +64,10 @@ PUBLIC: Mapping[str, str] = {
         WorkerEnded WorkerStarted ignore wants
     """,
     "observers": "Counters JSONLines LogObserver TextLines",
-    "testing": "CalledPeer MemoryStorage MemoryWriter Network Peer Pool Reactor Recorder Transport",
-    "contracts": "InstanceWriterContract",
+    "testing": """
+        CalledPeer MemoryStorage MemoryWriter Network Peer Pool Reactor Recorder Transport data_set dicom_file
+    """,
+    "contracts": "InstanceWriterContract PolicyContract ServiceContract",
     "errors": """
         AssociationAborted AssociationLost AssociationRejected AssociationReleased AssociationTimedOut
         ContextNotAccepted DicomNodeError InvalidCommand InvalidFile InvalidPDU LocalProtocolError

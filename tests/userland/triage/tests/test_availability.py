@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydicom import Dataset
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode import Acceptor, Status, associate
+from dicomnode import Acceptor, IService, Status, associate
+from dicomnode.contracts import ServiceContract
 from dicomnode.core.command import CEchoRQ, NCreateRQ, Request, Response
 from dicomnode.testing import Network, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE
@@ -50,3 +51,16 @@ class AvailabilityTests(SynchronousTestCase):
         """Nothing else is performed on that class."""
         response = self.invoke(CEchoRQ(affected_sop_class_uid=INSTANCE_AVAILABILITY, message_id=0))
         self.assertEqual(response.status, Status.UNRECOGNIZED_OPERATION)
+
+
+class AvailabilityContractTests(ServiceContract, SynchronousTestCase):
+    """What every service promises."""
+
+    def make_service(self) -> IService:
+        return Availability()
+
+    def requests(self) -> list[tuple[str, Request, bytes | None]]:
+        said = Dataset()
+        said.StudyInstanceUID = "1.2"
+        request = NCreateRQ(affected_sop_class_uid=INSTANCE_AVAILABILITY, message_id=1)
+        return [(INSTANCE_AVAILABILITY, request, octets(said))]

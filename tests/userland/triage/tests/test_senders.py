@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import (
     Acceptor,
     AssociationRejected,
     ContextNotAccepted,
+    IAssociationPolicy,
     Storage,
     Verification,
     associate,
 )
+from dicomnode.contracts import PolicyContract
+from dicomnode.core.pdu import AssociateRQ
 from dicomnode.testing import MemoryStorage, Network, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE, VERIFICATION
 from triage.senders import Senders
@@ -50,3 +53,16 @@ class SenderTests(SynchronousTestCase):
         self.network.exchange()
         refused = self.failureResultOf(associating, AssociationRejected).value
         self.assertEqual((refused.result, refused.source, refused.reason), (1, 1, 3))
+
+
+class SenderContractTests(PolicyContract, SynchronousTestCase):
+    """What every policy promises."""
+
+    def make_policy(self) -> IAssociationPolicy:
+        return Senders(lambda title: succeed([VERIFICATION] if title == "CT1" else []))
+
+    def accepted(self) -> list[AssociateRQ]:
+        return [self.request("CT1")]
+
+    def refused(self) -> list[AssociateRQ]:
+        return [self.request("CT2"), self.request("")]
