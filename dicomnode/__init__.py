@@ -36,9 +36,12 @@ from dicomnode.interfaces import (
     IAssociation,
     IAssociationPolicy,
     ICertificatePolicy,
+    ICommonExtendedNegotiation,
+    IExtendedNegotiation,
     IInstanceWriter,
     Instance,
     IOperation,
+    IRoleSelection,
     IService,
     IStorage,
     IUser,
@@ -57,7 +60,7 @@ from dicomnode.policies import (
 )
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.requestor import ServiceUser, associate, plan
-from dicomnode.services import Discard, Storage, Verification
+from dicomnode.services import Discard, Storage, StorageSupport, Verification
 from dicomnode.timers import Timeouts
 
 __all__ = [
@@ -80,8 +83,11 @@ __all__ = [
     "IAssociation",
     "IAssociationPolicy",
     "ICertificatePolicy",
+    "ICommonExtendedNegotiation",
+    "IExtendedNegotiation",
     "IInstanceWriter",
     "IOperation",
+    "IRoleSelection",
     "IService",
     "IStorage",
     "IUser",
@@ -97,6 +103,7 @@ __all__ = [
     "ServiceUser",
     "Status",
     "Storage",
+    "StorageSupport",
     "Timeouts",
     "TooManyContexts",
     "Verification",

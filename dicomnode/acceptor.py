@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import ChainMap, Counter
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
-from typing import cast
 
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -17,7 +17,7 @@ from dicomnode import events
 from dicomnode.core.association import Association
 from dicomnode.core.items import UserInformation
 from dicomnode.core.machine import Role
-from dicomnode.core.negotiation import answer
+from dicomnode.core.negotiation import narrower
 from dicomnode.core.pdu import APPLICATION_CONTEXT, AssociateAC, AssociateRQ
 from dicomnode.errors import AssociationRejected
 from dicomnode.identity import Login, log_in, log_out
@@ -25,6 +25,7 @@ from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VE
 from dicomnode.interfaces import IAssociation, IAssociationPolicy, IService
 from dicomnode.limits import Limits, Slots
 from dicomnode.networks import host
+from dicomnode.offer import Offer, Served
 from dicomnode.policies import AcceptAny, ask, certificate_of, without
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.timers import Timeouts
@@ -40,6 +41,8 @@ class Acceptor(Factory):
     :param limits: how many may, at a time.
     :param slots: where those are counted; not here alone, where several processes share them.
     :param max_length: of a P-DATA-TF that we accept, in octets; 0 is no limit.
+    :param asynchronous_operations: how many operations we would invoke, and perform, at a time on an
+        association whose requestor proposes a window (PS3.7 D.3.3.3). It is not answered where both are one.
     :param timeouts: how long peers may be silent.
     :param observe: is told of everything.
     :param trace: tell it of each step of the protocol machine, too.
@@ -57,10 +60,13 @@ class Acceptor(Factory):
         limits: Limits = Limits(),
         slots: Slots | None = None,
         max_length: int = 16382,
+        asynchronous_operations: tuple[int, int] = (1, 1),
         timeouts: Timeouts = Timeouts(),
         observe: events.Observer = events.ignore,
         trace: bool = False,
     ) -> None:
+        if not all(0 < operations <= 0xFFFF for operations in asynchronous_operations):
+            raise ValueError(f"asynchronous_operations: {asynchronous_operations} is out of 1 to 65535")
         self._reactor = reactor
         self._services = services
         self._policy = AcceptAny() if policy is None else policy
@@ -71,9 +77,8 @@ class Acceptor(Factory):
         self._observe = observe
         self._tell = events.guarded(observe)
         self._trace = trace
-        # ChainMap asks for mappings that could be changed, and changes only the first, if told to.
-        contexts = [cast(MutableMapping[str, Sequence[str]], service.contexts) for service in services]
-        self._offered: Mapping[str, Sequence[str]] = ChainMap(*contexts)
+        self._offer = Offer(services)
+        self._asynchronous_operations = asynchronous_operations
         self._information = UserInformation(
             max_length=max_length,
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
@@ -94,11 +99,12 @@ class Acceptor(Factory):
     def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol | None:
         if self._draining:
             return None
+        served = Served(self._services)
         association = AssociationProtocol(
             Association(Role.ACCEPTOR, max_length=self._max_length),
             clock=self._reactor,
-            service_for=self._service_for,
-            consider=self._consider,
+            service_for=served,
+            consider=partial(self._consider, served),
             closed=self._closed,
             timeouts=self._timeouts,
             observe=self._observe,
@@ -165,10 +171,14 @@ class Acceptor(Factory):
                     patience.cancel()
                 drained.callback(None)
 
-    def _consider(self, association: AssociationProtocol, request: AssociateRQ) -> Deferred[AssociateAC]:
-        return Deferred.fromCoroutine(self._ask(association, request))
+    def _consider(
+        self, served: Served, association: AssociationProtocol, request: AssociateRQ
+    ) -> Deferred[AssociateAC]:
+        return Deferred.fromCoroutine(self._ask(served, association, request))
 
-    async def _ask(self, association: AssociationProtocol, request: AssociateRQ) -> AssociateAC:
+    async def _ask(
+        self, served: Served, association: AssociationProtocol, request: AssociateRQ
+    ) -> AssociateAC:
         if request.application_context != APPLICATION_CONTEXT:
             raise AssociationRejected(1, 1, 2, "the Application Context Name is not DICOM's")
         allowed = await ask(self._policy, request, association.peer, certificate_of(association.transport))
@@ -181,11 +191,18 @@ class Acceptor(Factory):
             if login is not None:
                 log_out(login.logout, association)
             raise CancelledError
+        information = self._information
+        proposed = request.user_information.asynchronous_operations_window
+        if proposed is not None and self._asynchronous_operations != (1, 1):
+            # It is the requestor's: what it may invoke we perform. A limit of none is never agreed to.
+            invoke, perform = self._asynchronous_operations
+            window = narrower(proposed[0], perform), narrower(proposed[1], invoke)
+            information = replace(information, asynchronous_operations_window=window)
         if allowed is None:
-            accepted = answer(request, self._offered, self._information)
+            accepted = self._offer.answer(request, information, served)
         else:
             narrowed = replace(request, contexts=tuple(allowed))
-            accepted = without(answer(narrowed, self._offered, self._information), request)
+            accepted = without(self._offer.answer(narrowed, information, served), request)
         if login is not None:
             self.logins[association] = login
             association.tell(events.LoggedIn(association, login.name))
@@ -194,9 +211,3 @@ class Acceptor(Factory):
         self._slots.take(association)
         self._not_half_open(association)
         return accepted
-
-    def _service_for(self, abstract_syntax: str) -> IService | None:
-        for service in self._services:
-            if abstract_syntax in service.contexts:
-                return service
-        return None

@@ -161,6 +161,7 @@ def acceptor_of(
         limits=limits,
         slots=slots,
         max_length=options["max-pdu"],
+        asynchronous_operations=(1, options["max-operations"]),
         timeouts=Timeouts(options["acse-timeout"], options["dimse-timeout"], options["network-timeout"]),
         observe=observe,
     )
@@ -198,13 +199,15 @@ def _command(options: Mapping[str, Any], option: str, placeholders: str = ON_REC
     return command
 
 
-def allow_descriptors(limits: Limits) -> None:
+def allow_descriptors(limits: Limits, operations: int) -> None:
     """Have as many file descriptors as the limits need, where that is allowed.
 
     The usual 1,024 are for programs that use select(); one that does not may ask for more.
+
+    :param operations: of an association, each of which may have a file.
     """
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * limits.associations + limits.half_open + DESCRIPTORS
+    wanted = (1 + operations) * limits.associations + limits.half_open + DESCRIPTORS
     if not limits.associations or not limits.half_open:
         wanted = most
     elif most != resource.RLIM_INFINITY:

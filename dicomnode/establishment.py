@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 from dicomnode import events
 from dicomnode.core.association import Association
 from dicomnode.core.machine import State
+from dicomnode.core.negotiation import narrower
 from dicomnode.core.pdu import AssociateAC, AssociateRJ, AssociateRQ
 from dicomnode.errors import AssociationRejected
 from dicomnode.interfaces import IAssociation
-from dicomnode.invocation import narrower
 
 
 def nobody(association: IAssociation, request: AssociateRQ) -> Deferred[AssociateAC]:
@@ -37,7 +37,7 @@ class Host(Protocol):
     def give_up(self, why: str) -> None: ...
 
     def came_about(self, window: tuple[int, int] | None) -> None:
-        """There is an association; of a requestor, with this asynchronous operations window."""
+        """There is an association, with this asynchronous operations window; None: none was answered."""
 
     def was_rejected(self) -> None:
         """There is none."""
@@ -133,7 +133,9 @@ class Establishment:
         if self._core.state is not State.STA3:
             return  # the peer has gone
         self._core.accept(answer)
-        self._host.came_about(None)
+        # It is the requestor's: what it may invoke we perform (PS3.7 D.3.3.3).
+        window = answer.user_information.asynchronous_operations_window
+        self._host.came_about(window and (window[1], window[0]))
         self._host.tell(events.AssociationAccepted(self._association, request, answer))
         self._host.pump()
 

@@ -16,6 +16,7 @@ from zope.interface import Attribute, Interface
 
 from dicomnode.core.command import CStoreRQ, Request, Response
 from dicomnode.core.dataset import Walk
+from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import AssociateRQ, ProposedContext
@@ -219,6 +220,43 @@ class IService(Interface):
         Fail with OperationFailed to answer another status, with an Error Comment; an OSError is
         answered with 0xA700, anything else with 0x0110 and logged as a bug. It is cancelled when
         the association ends, or, if it is a C-FIND, C-GET or C-MOVE, upon a C-CANCEL-RQ.
+        """
+
+
+class IRoleSelection(IService):
+    """A service that is an SCU, too, on associations that the other end requests (PS3.7 D.3.3.4).
+
+    One that performs C-GETs is: it invokes C-STOREs on the association of the C-GET (PS3.4 C.4.3). The
+    other end proposes to be the SCP of these SOP Classes; what is agreed upon is in the ``scu`` and ``scp``
+    of a context.
+    """
+
+    contexts_as_scu: Mapping[str, Sequence[str]] = Attribute(
+        "For each abstract syntax of which the other end may be SCP, the transfer syntaxes, preferred first."
+    )
+
+
+class IExtendedNegotiation(IService):
+    """A service whose SOP Classes have more to be agreed upon than contexts (PS3.7 D.3.3.5)."""
+
+    def application_information(sop_class_uid: str, proposed: bytes) -> bytes | None:
+        """Return the service-class-application-information that answers what is proposed; None: no answer.
+
+        It is asked for each SOP Class that is proposed with some, and accepted. What the octets mean is this
+        service's to say; those that are proposed may be any.
+        """
+
+
+class ICommonExtendedNegotiation(IService):
+    """A service that takes SOP Classes it does not know, by what is said of them (PS3.7 D.3.3.6)."""
+
+    def transfer_syntaxes_for(proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
+        """Return the transfer syntaxes for a SOP Class, preferred first, or None where it is not taken.
+
+        It is asked for abstract syntaxes that no service has in its ``contexts``. Those that it takes are
+        its own on this association: it performs their operations.
+
+        :param proposed: the SOP Class, with its Service Class and its related general SOP Classes.
         """
 
 

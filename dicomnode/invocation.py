@@ -410,8 +410,3 @@ def find_context(
         if context.abstract_syntax == abstract_syntax and transfer_syntax in ("", context.transfer_syntax):
             return context
     raise ContextNotAccepted(abstract_syntax, transfer_syntax)
-
-
-def narrower(proposed: int, accepted: int) -> int:
-    """Return what holds of what was proposed and accepted of a window: 0 is no limit (PS3.7 D.3.3.3)."""
-    return min(proposed, accepted) if proposed and accepted else proposed or accepted

@@ -6,8 +6,11 @@ the service that performs it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, cast
+from collections.abc import Coroutine, Sequence
+from contextvars import Context, copy_context
+from functools import partial
+from types import CoroutineType
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
@@ -48,6 +51,7 @@ class Operation:
     arrived, the rest of that is received and dropped, and then the response is sent.
 
     :param performer: the association's other half: what it does for its operations.
+    :param whole: the data set, where all of it has come with the request.
     """
 
     octets = 0  #: of the data set, so far
@@ -68,14 +72,17 @@ class Operation:
         context: PresentationContext,
         request: Request,
         has_data_set: bool,
+        whole: list[memoryview] | None = None,
     ) -> None:
         self.association = association
         self.context = context
         self.request = request
         self.has_data_set = has_data_set
-        self.arriving = has_data_set  #: is its data set still arriving?
+        self.arriving = has_data_set and whole is None  #: is its data set still arriving?
         self._performer = performer
-        self._fragments: list[memoryview] = []  # of this read
+        self._fragments = whole or []  # of this read
+        if whole:
+            self.octets = sum(map(len, whole))
 
     # For the service
 
@@ -86,12 +93,16 @@ class Operation:
         self._takes_sequences = IInstanceWriter.providedBy(consumer)
         if self._dropping:
             return fail(CancelledError())  # too late: the association has ended, or it is answered
-        if not self.arriving:
+        if not self.arriving and not self._fragments:
             return succeed(None)
         delivered: Deferred[None] = Deferred(self._delivery_cancelled)
         self._delivered = delivered
         consumer.registerProducer(self, True)
-        self._performer.read_on()  # may bring the end of it
+        if self.arriving:
+            self._performer.read_on()  # may bring the end of it
+        else:
+            self.flush()
+            self._end_delivery(None)
         return delivered
 
     def read_data_set(self, limit: int) -> Deferred[bytes]:
@@ -121,6 +132,8 @@ class Operation:
         """Let ``service`` perform it."""
         try:
             performing = service.perform(self)
+            if not self.arriving and type(performing) is CoroutineType:
+                performing = _begun(performing)
         except Exception:
             self._ended(Failure())  # type: ignore[no-untyped-call]
             return
@@ -254,6 +267,30 @@ class Operation:
             self._drop()
         else:
             self._performer.answer(self, response)
+
+
+def _begun(coroutine: Coroutine[Any, Any, int]) -> int | Deferred[int]:
+    """Run a coroutine as far as it goes: one that has nothing to wait for costs no Deferred."""
+    context = copy_context()
+    try:
+        awaited = context.run(coroutine.send, None)
+    except StopIteration as ended:
+        return cast(int, ended.value)
+    return Deferred.fromCoroutine(_go_on(coroutine, awaited, context))
+
+
+async def _go_on(coroutine: Coroutine[Any, Any, int], awaited: Any, context: Context) -> int:
+    while True:
+        try:
+            result = await awaited
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, result)
+        try:
+            awaited = context.run(step)
+        except StopIteration as ended:
+            return cast(int, ended.value)
 
 
 @implementer(IConsumer)

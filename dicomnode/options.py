@@ -190,6 +190,12 @@ def _processes(text: str) -> int:
     return int(text)
 
 
+def _operations(text: str) -> int:
+    if not re.fullmatch(r"\+?[0-9]{1,5}", text) or not 0 < int(text) <= 0xFFFF:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of operations (1 to 65535)")
+    return int(text)
+
+
 def _network(text: str) -> str:
     try:
         Networks([text])
@@ -394,6 +400,15 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
             default=default,
             help=f"the most {text}; 0 for no limit (default: %(default)s)",
         )
+    limits.add_argument(
+        "--max-operations",
+        dest="max-operations",
+        metavar="NUMBER",
+        type=_operations,
+        default=1,
+        help="the most operations of one association at a time, where the peer proposes an asynchronous "
+        "operations window; with 1 none is answered (default: %(default)s)",
+    )
     limits.add_argument(
         "--max-instance-size",
         dest="max-instance-size",

@@ -97,7 +97,7 @@ class AssociationProtocol(Protocol):
         self._establishment = Establishment(self, self, association, partial(consider, self), request)
         self._unread: deque[bytes] = deque()
         self._indications: Iterator[core.Indication] = iter(())
-        self._surplus: core.Indication | None = None  # the next of them, where it is to wait
+        self._ahead: core.Indication | None = None  # the next of them, where that has been looked at
         self._reading = False
         self._next_turn: IDelayedCall | None = None
         self._operations: dict[Operation, float] = {}  # to when they began
@@ -200,9 +200,11 @@ class AssociationProtocol(Protocol):
         self.pump()
 
     def dataReceived(self, data: bytes) -> None:
+        began = self._clock.seconds()
         self._silence.heard(len(data))
         self._unread.append(data)
         self.read_on()
+        self._wire.took(self._clock.seconds() - began)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
@@ -211,7 +213,7 @@ class AssociationProtocol(Protocol):
             self._next_turn.cancel()
         truncated = self._core.in_pdu
         self._unread.clear()
-        self._indications, self._surplus = iter(()), None
+        self._indications, self._ahead = iter(()), None
         for _ in self._core.transport_closed():
             pass  # an A-P-ABORT: what is over says so itself
         self._association_over(
@@ -258,7 +260,7 @@ class AssociationProtocol(Protocol):
                 # What is read already waits as it is; what is not waits in the peer.
                 self.pause(self)
                 break
-            indication = self._surplus or next(self._indications, None)
+            indication = self._ahead or next(self._indications, None)
             if indication is None:
                 if self._unread:
                     self._indications = self._core.receive(self._unread.popleft())
@@ -267,16 +269,20 @@ class AssociationProtocol(Protocol):
                 if self._unread:  # resuming has brought more
                     continue
                 break
+            self._ahead = None
             if isinstance(indication, core.DataSetFragments):
                 work += indication.pdvs
                 self._fragments(indication)
             elif isinstance(indication, core.MessageReceived):
                 work += MESSAGE_WORK
-                self._surplus = indication if self._is_surplus(indication.command) else None
-                if self._surplus is not None:
+                self._ahead = indication if self._is_surplus(indication.command) else None
+                if self._ahead is not None:
                     self.pause(self)
                     break
-                self._message_received(indication)
+                whole = self._whole(indication.command) if indication.has_data_set else None
+                if whole is not None:
+                    work += whole.pdvs
+                self._message_received(indication, whole)
             elif isinstance(indication, core.MessageContinued):
                 work += indication.pdvs
             else:
@@ -302,6 +308,19 @@ class AssociationProtocol(Protocol):
             and not (self._invocations is not None and self._invocations.awaiting)
         )
 
+    def _whole(self, command: Command) -> core.DataSetFragments | None:
+        """Return a request's data set, if that has been read already, to its end.
+
+        Of small instances it has: there is nothing to wait for in between, then, and less to do.
+        """
+        if not isinstance(command, Request):
+            return None
+        following = next(self._indications, None)
+        if isinstance(following, core.DataSetFragments) and following.is_last:
+            return following
+        self._ahead = following
+        return None
+
     def _indicated(self, indication: core.Indication) -> None:
         if isinstance(indication, core.AssociateRequested):
             self._establishment.requested(indication.request)
@@ -322,7 +341,7 @@ class AssociationProtocol(Protocol):
     # The association
 
     def came_about(self, window: tuple[int, int] | None) -> None:
-        """There is an association; of a requestor, with this asynchronous operations window."""
+        """There is an association, with this asynchronous operations window; None: none was answered."""
         self._how = "lost"  # until we know better
         self._gate.established()
         if window is not None:
@@ -399,7 +418,7 @@ class AssociationProtocol(Protocol):
 
     def _association_over(self, error: Exception) -> None:
         """Nothing can be asked or answered any more. What still comes is read, for the peer's close."""
-        self._arriving = self._surplus = None
+        self._arriving = self._ahead = None
         operations, self._operations = self._operations, {}
         for operation, began in operations.items():
             self._end(operation, began)
@@ -421,7 +440,7 @@ class AssociationProtocol(Protocol):
 
     # Operations
 
-    def _message_received(self, message: core.MessageReceived) -> None:
+    def _message_received(self, message: core.MessageReceived, whole: core.DataSetFragments | None) -> None:
         command = message.command
         if isinstance(command, CCancelRQ):
             self.tell(events.CancelReceived(self, message.context.id, command))
@@ -430,15 +449,18 @@ class AssociationProtocol(Protocol):
         if not isinstance(command, Request):
             self._responded(command, message.has_data_set)
             return
-        if not message.has_data_set:
-            self._silence.came_on()
-        operation = Operation(self, self, message.context, command, message.has_data_set)
+        data_set = None if whole is None else whole.data
+        operation = Operation(self, self, message.context, command, message.has_data_set, data_set)
         others = self._operations
         in_use = bool(others) and any(other.request.message_id == command.message_id for other in others)
         too_many = len(others) >= self._performs
         others[operation] = self._clock.seconds()
-        if message.has_data_set:
+        if operation.arriving:
             self._arriving = operation
+        else:
+            self._silence.came_on()
+            if whole is not None:
+                self._wire.read_in_bulk(operation.octets > READ)
         if self._tells_of_start:
             self.tell(events.OperationStarted(self, operation))
         service = self._service_for(message.context.abstract_syntax)

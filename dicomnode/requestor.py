@@ -7,6 +7,7 @@ a :class:`ServiceUser`, by which operations are invoked: C-ECHO, C-STORE, and an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
@@ -24,6 +25,7 @@ from dicomnode.errors import TooManyContexts
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
 from dicomnode.invocation import Message
+from dicomnode.offer import Served
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.sources import CONTEXTS, Names, Storable, open_source
 from dicomnode.sources import plan as plan
@@ -70,6 +72,12 @@ class ServiceUser:
         """What was agreed upon, by id; those that the other end refused are not there."""
         return self._association.contexts
 
+    @cached_property
+    def _as_scu(self) -> Mapping[int, PresentationContext]:
+        """The contexts on which we are SCU, by the roles that were agreed upon (PS3.7 D.3.3.4)."""
+        requested = self.role is Role.REQUESTOR
+        return {one.id: one for one in self.contexts.values() if (one.scu if requested else one.scp)}
+
     def echo(self) -> Deferred[CEchoRSP]:
         """C-ECHO: ask whether the other end is there (PS3.7 9.1.5). Fires with the response."""
         request = CEchoRQ(affected_sop_class_uid=VERIFICATION, message_id=0)
@@ -107,7 +115,7 @@ class ServiceUser:
         names = Names(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
 
         def prepare(clock: IReactorTime) -> Message:
-            source = open_source(what, names, self._association.contexts, clock)
+            source = open_source(what, names, self._as_scu, clock)
             title, message_id = move_originator or (None, None)
             request = CStoreRQ(
                 affected_sop_class_uid=source.sop_class_uid,
@@ -224,7 +232,7 @@ def associate(
     association = AssociationProtocol(
         Association(Role.REQUESTOR, max_length=max_length),
         clock=reactor,
-        service_for=_Served(services),
+        service_for=Served(services),
         request=request,
         closed=lambda _: None,
         timeouts=timeouts,
@@ -235,19 +243,6 @@ def associate(
     connecting = endpoint.connect(_Connecting(association))
     connecting.addCallback(lambda _: association.established)
     return connecting.addCallback(lambda _: ServiceUser(association))
-
-
-class _Served:
-    """Finds the service for an abstract syntax: the first that has it."""
-
-    def __init__(self, services: Sequence[IService]) -> None:
-        self._services = services
-
-    def __call__(self, abstract_syntax: str) -> IService | None:
-        for service in self._services:
-            if abstract_syntax in service.contexts:
-                return service
-        return None
 
 
 class _Connecting(Factory):

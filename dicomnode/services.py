@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -15,8 +16,17 @@ from dicomnode import events, uids
 from dicomnode.considering import Consider, Considering
 from dicomnode.core.command import CEchoRQ, CStoreRQ, Status, is_warning
 from dicomnode.core.dataset import Walk
+from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.errors import OperationFailed
-from dicomnode.interfaces import IInstanceWriter, Instance, IOperation, IService, IStorage
+from dicomnode.interfaces import (
+    ICommonExtendedNegotiation,
+    IExtendedNegotiation,
+    IInstanceWriter,
+    Instance,
+    IOperation,
+    IService,
+    IStorage,
+)
 from dicomnode.waiting import deferred_of, kept_on, shielded
 from dicomnode.walking import ThreadedWalking, Threads, Walking
 
@@ -73,14 +83,33 @@ class _WithUnknown(Mapping[str, Sequence[str]]):
         return len(self._known)
 
 
-@implementer(IService)
+@dataclass(frozen=True, slots=True)
+class StorageSupport:
+    """What a Storage SCP does with the instances that it is given (PS3.4 B.3.1.2).
+
+    By default: it keeps all of them, octet for octet.
+    """
+
+    level: int = 2  #: 0 local, 1 base, 2 full (PS3.4 B.4.1.1)
+    digital_signatures: int = 3  #: 0 unspecified; 1 not preserved, 2 replaced, 3 preserved (PS3.4 B.4.1.4)
+    coerces: bool = False  #: may attributes be coerced?
+
+    def encode(self) -> bytes:
+        """Return the service-class-application-information that says so (PS3.4 Table B.3-2)."""
+        return bytes((self.level, 0, self.digital_signatures, 0, self.coerces, 0))
+
+
+@implementer(IExtendedNegotiation, ICommonExtendedNegotiation)
 class Storage:
     """The Storage service class (PS3.4 Annex B): gives what arrives to a storage.
 
     :param storage: where instances are kept.
     :param transfer_syntaxes: those that are accepted, preferred first.
     :param sop_classes: those that are accepted.
-    :param accept_unknown: accept SOP Classes, too, that are private or newer than this program.
+    :param accept_unknown: accept SOP Classes, too, that are private or newer than this program. Without it
+        such are accepted where the peer says that they are specialized from one that is; or, where all that
+        are known are accepted, that they are of the Storage Service Class (PS3.4 B.4.1.2).
+    :param support: what the storage does with instances, for peers that ask; None: they are told nothing.
     :param check: refuse a data set that is not whole, or not the instance that its command names.
     :param walk: walk data sets though they are not checked: the storage wants to know what they say.
     :param consider: is asked, once the header of a data set has been walked, whether to keep the instance.
@@ -96,6 +125,7 @@ class Storage:
         transfer_syntaxes: Sequence[str] = tuple(uids.TRANSFER_SYNTAXES),
         sop_classes: Sequence[str] = tuple(uids.STORAGE_SOP_CLASSES),
         accept_unknown: bool = False,
+        support: StorageSupport | None = StorageSupport(),
         check: bool = True,
         walk: bool = True,
         consider: Consider | None = None,
@@ -110,11 +140,25 @@ class Storage:
         self._check = check
         self._consider = consider
         self._walk = walk or check or consider is not None
-        syntaxes = tuple(transfer_syntaxes)
-        known = dict.fromkeys(sop_classes, syntaxes)
+        self._support = None if isinstance(storage, Discard) else support
+        self._transfer_syntaxes = syntaxes = tuple(transfer_syntaxes)
+        self._takes_all = not uids.STORAGE_SOP_CLASSES.keys() - set(sop_classes)
+        self._known = known = dict.fromkeys(sop_classes, syntaxes)
         self.contexts: Mapping[str, Sequence[str]] = known
         if accept_unknown:
             self.contexts = _WithUnknown(known, syntaxes)
+
+    def application_information(self, sop_class_uid: str, proposed: bytes) -> bytes | None:
+        """Say what becomes of instances, whatever the peer says of itself (PS3.4 B.3.1.2)."""
+        return None if self._support is None else self._support.encode()
+
+    def transfer_syntaxes_for(self, proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
+        """Take what is specialized from what we take; if that is all, what is for storing (PS3.4 B.4.1.2)."""
+        if proposed.sop_class_uid in uids.STORAGE_SOP_CLASSES:
+            return None  # it is known, and left out on purpose
+        of_storage = proposed.service_class_uid == uids.STORAGE_SERVICE_CLASS
+        related = any(general in self._known for general in proposed.related_general_sop_class_uids)
+        return self._transfer_syntaxes if related or (of_storage and self._takes_all) else None
 
     async def perform(self, operation: IOperation) -> int:
         self._judge(operation)

@@ -135,7 +135,7 @@ def makeService(options: Mapping[str, Any], *, relay: Relay | None = None) -> Co
         clean(directory, observe)
     policy_file = policy_file_of(options["policy"])
     limits = limits_of(options)
-    allow_descriptors(limits)
+    allow_descriptors(limits, options["max-operations"])
     endpoints = [endpoint_of(reactor, description) for description in options["ports"]]
     reread = rereading(policy_file, endpoints, events.guarded(observe))
     if options["processes"] == 1:

@@ -15,6 +15,9 @@ from typing import Final
 #: The Verification SOP Class (PS3.4 Annex A).
 VERIFICATION: Final = "1.2.840.10008.1.1"
 
+#: The Storage Service Class, of which SOP Classes are (PS3.4 B.3.1.3).
+STORAGE_SERVICE_CLASS: Final = "1.2.840.10008.4.2"
+
 IMPLICIT_VR_LE: Final = "1.2.840.10008.1.2"
 EXPLICIT_VR_LE: Final = "1.2.840.10008.1.2.1"
 DEFLATED_EXPLICIT_VR_LE: Final = "1.2.840.10008.1.2.1.99"

@@ -15,6 +15,11 @@ from twisted.protocols.policies import ProtocolWrapper
 READ = 1 << 16
 BULK_READ = (1 << 18) + (1 << 15)
 
+#: How long what a read has brought may keep everyone else waiting, in seconds. When it takes longer, half as
+#: much is read the next time, down to ``LEAST_READ``; when it takes a quarter of that, twice as much again.
+LONG = 0.002
+LEAST_READ = 1 << 14
+
 #: Linux only. It lasts until we next send, more or less, and so is set after each response.
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -31,6 +36,8 @@ class Wire:
         self._descriptor: FileDescriptor | None = None
         self._below: FileDescriptor | None = None
         self._socket: socket.socket | None = None
+        self._bulk = False
+        self._most = BULK_READ
         bottom: Any = transport
         while isinstance(bottom, ProtocolWrapper):  # TLS; or the PROXY protocol
             bottom = bottom.transport
@@ -88,5 +95,16 @@ class Wire:
 
     def read_in_bulk(self, bulk: bool) -> None:
         """Read as much at a time as is good for a data set; or go back to what is good for commands."""
+        self._bulk = bulk
         if self._descriptor is not None:
-            self._descriptor.bufferSize = BULK_READ if bulk else READ
+            self._descriptor.bufferSize = self._most if bulk else min(self._most, READ)
+
+    def took(self, seconds: float) -> None:
+        """Learn for how long a read has kept everyone else waiting."""
+        if seconds > LONG:
+            self._most = max(self._most // 2, LEAST_READ)
+        elif self._most < BULK_READ and seconds < LONG / 4:
+            self._most = min(self._most * 2, BULK_READ)
+        else:
+            return
+        self.read_in_bulk(self._bulk)

@@ -111,12 +111,12 @@ class CallTests(CostCase):
     def test_echo(self) -> None:
         """A C-ECHO."""
         octets = message(ECHO, echo_rq())
-        self.assertCalls(100, lambda: self.peer.transport.deliver(octets))
+        self.assertCalls(78, lambda: self.peer.transport.deliver(octets))
 
     def test_small_instance(self) -> None:
         """A C-STORE of an instance that one read brings, from the read to the file's name."""
         octets = instance("1.2.4", 4000)
-        self.assertCalls(260, lambda: self.peer.transport.deliver(octets))
+        self.assertCalls(202, lambda: self.peer.transport.deliver(octets))
 
     def test_large_instance(self) -> None:
         """A PDU of a large instance: there are sixteen in a read."""
@@ -151,7 +151,7 @@ class CallTests(CostCase):
             self.assertTrue(transport.taken().endswith(ReleaseRP().encode()))
             transport.lose()
 
-        self.assertCalls(720, associate)
+        self.assertCalls(680, associate)
 
 
 class CopyTests(CostCase):

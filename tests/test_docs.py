@@ -20,15 +20,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from twisted.application.service import IServiceCollection, loadApplication
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
-from dicomnode import Acceptor, CalledAETitle, Status, Storage, events
-from dicomnode.core.command import CStoreRQ, NCreateRQ, NSetRQ
+from dicomnode import Acceptor, CalledAETitle, Status, Storage, associate, events
+from dicomnode.core.command import CEchoRQ, CGetRQ, CStoreRQ, NCreateRQ, NSetRQ
 from dicomnode.core.items import UserIdentity, UserInformation
 from dicomnode.core.machine import TABLE_9_10, State
 from dicomnode.node import Node
@@ -90,7 +90,7 @@ class ExampleTests(_DocsCase):
     def test_each_is_tested(self) -> None:
         """There is no example without a test here."""
         tested = {"object_storage", "hashing_writer", "policy", "mpps_service", "observer", "multiservice"}
-        tested |= {"send_files", "users", "hooks", "veto"}
+        tested |= {"send_files", "users", "hooks", "veto", "get_service"}
         programs = {path.stem for path in DOCS.glob("examples/*.py")}
         self.assertEqual(programs, tested | {"test_object_storage"})
         self.assertEqual([path.name for path in DOCS.glob("examples/*.tac")], ["web.tac"])
@@ -200,6 +200,44 @@ class ExampleTests(_DocsCase):
             stores = CStoreRQ(affected_sop_class_uid=uid, message_id=3, affected_sop_instance_uid="1.2.3")
             peer.invokes(uid, stores, DATA_SET)
             self.assertEqual(peer.response.status, Status.UNRECOGNIZED_OPERATION)
+
+    def test_get_service(self) -> None:
+        """What is asked for comes by C-STOREs, to who has proposed to be their SCP; the rest is not sent."""
+        names = ("CT_small.dcm", "MR_small.dcm", "JPEG-lossy.dcm")
+        for name in names:
+            Path(name).write_bytes(Path(str(get_testdata_file(name, download=False))).read_bytes())
+        ct, mr, jpeg = map(dcmread, names)
+        example, _ = self.runs("get_service")
+        reactor, storage = Reactor(), MemoryStorage()
+        network = Network(reactor, self.reactor.tcpServers[0][1])
+        associating = associate(
+            reactor,
+            network,
+            contexts={example.STUDY_ROOT_GET: [IMPLICIT_VR_LE, EXPLICIT_VR_LE]}
+            | {one.SOPClassUID: [EXPLICIT_VR_LE] for one in (ct, mr)},
+            roles={ct.SOPClassUID: (False, True)},
+            services=[Storage(storage)],
+        )
+        network.exchange()
+        association = self.successResultOf(associating)
+        for status, expected, keys in (
+            (0, ct, {"StudyInstanceUID": ct.StudyInstanceUID}),
+            (0, ct, {"SOPInstanceUID": ct.SOPInstanceUID}),
+            (0xB000, ct, {"SOPInstanceUID": [ct.SOPInstanceUID, mr.SOPInstanceUID, jpeg.SOPInstanceUID]}),
+            (0xB000, None, {"StudyInstanceUID": mr.StudyInstanceUID}),
+            (0, None, {"StudyInstanceUID": "1.2.3"}),
+            (0, None, {}),
+        ):
+            storage.instances.clear()
+            request = CGetRQ(affected_sop_class_uid=example.STUDY_ROOT_GET, message_id=0)
+            got = association.invoke(request, encoded(QueryRetrieveLevel="STUDY", **keys))
+            network.exchange()
+            self.assertEqual(self.successResultOf(got).status, status, keys)
+            self.assertEqual([*storage.instances], [expected.SOPInstanceUID] if expected else [])
+        echoed = association.invoke(CEchoRQ(affected_sop_class_uid=example.STUDY_ROOT_GET, message_id=0))
+        network.exchange()
+        self.assertEqual(self.successResultOf(echoed).status, Status.UNRECOGNIZED_OPERATION)
+        network.lose()
 
     def test_observer(self) -> None:
         """Every minute it is said who has sent how much, and the log lines are said as ever."""

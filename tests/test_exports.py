@@ -14,9 +14,10 @@ PACKAGE = """
     AcceptAny Acceptor All AssociationAborted AssociationLost AssociationProtocol AssociationRejected
     AssociationReleased AssociationTimedOut CalledAETitle CallingAETitle CertificateSubject
     ContextNotAccepted DicomNodeError Discard FileStorage IAssociation IAssociationPolicy
-    ICertificatePolicy IInstanceWriter IOperation IService IStorage IUser Instance InvalidFile Limits
-    LocalProtocolError Node OperationFailed PeerAddress Pipe PolicyFile ServiceUser Status Storage Timeouts
-    TooManyContexts Verification __version__ associate events plan
+    ICertificatePolicy ICommonExtendedNegotiation IExtendedNegotiation IInstanceWriter IOperation
+    IRoleSelection IService IStorage IUser Instance InvalidFile Limits LocalProtocolError Node OperationFailed
+    PeerAddress Pipe PolicyFile ServiceUser Status Storage StorageSupport Timeouts TooManyContexts
+    Verification __version__ associate events plan
 """
 
 #: The names that each public module is documented to have.
@@ -37,7 +38,9 @@ MODULES = {
         NEventReportRSP NGetRQ NGetRSP NSetRQ NSetRSP Request Response Status respond
     """,
     "core.dataset": "Walk",
-    "core.items": "RoleSelection UserIdentity UserInformation",
+    "core.items": """
+        CommonExtendedNegotiation ExtendedNegotiation RoleSelection UserIdentity UserInformation
+    """,
     "core.machine": "ACTIONS Effect Event Role State TRANSITIONS step",
     "core.negotiation": "PresentationContext agreed answer",
     "core.pdu": "Abort AssociateAC AssociateRJ AssociateRQ ProposedContext",
@@ -68,8 +71,9 @@ MODULES = {
     "hooks": "AssociationHooks AssociationOver Hook Hooked InstanceReceived tell",
     "implementation": "IMPLEMENTATION_CLASS_UID IMPLEMENTATION_VERSION_NAME __version__",
     "interfaces": """
-        Body IAssociation IAssociationPolicy ICertificatePolicy IInstanceWriter IOperation IReadable
-        IService IStorage IUser Instance OnResponse Progress
+        Body IAssociation IAssociationPolicy ICertificatePolicy ICommonExtendedNegotiation
+        IExtendedNegotiation IInstanceWriter IOperation IReadable IRoleSelection IService IStorage IUser
+        Instance OnResponse Progress
     """,
     "layout": "FIELDS FLAT Layout safe",
     "ledger": "Ledger Page SharedSlots",
@@ -96,7 +100,7 @@ MODULES = {
     "sending": "FileBody",
     "invocation": "Invocation Message",
     "timers": "Silence Timeouts Timer",
-    "services": "Discard Storage Verification",
+    "services": "Discard Storage StorageSupport Verification",
     "studies": "Because Studies StudyEnded",
     "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
@@ -107,7 +111,10 @@ MODULES = {
     """,
     "turns": "Adopting Inherited Turns inherited",
     "workers": "Brief CannotShare Shared Workers",
-    "uids": "STORAGE_SOP_CLASSES TRANSFER_SYNTAXES VERIFICATION file_name_prefix name preferred",
+    "uids": """
+        STORAGE_SERVICE_CLASS STORAGE_SOP_CLASSES TRANSFER_SYNTAXES VERIFICATION file_name_prefix name
+        preferred
+    """,
 }
 
 

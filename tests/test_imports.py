@@ -32,6 +32,7 @@ MAY_IMPORT = {
     """,
     "core": "",
     "interfaces": "core",
+    "offer": "core interfaces",
     "credentials": "core",
     "checkers": "credentials",
     "events": "core",
@@ -47,14 +48,14 @@ MAY_IMPORT = {
     "part10": "errors interfaces implementation",
     "sources": "errors core interfaces uids sending invocation part10",
     "requestor": """
-        errors core interfaces events uids implementation timers invocation protocol sources
+        errors core interfaces events uids implementation timers invocation protocol sources offer
     """,
     "identity": "errors core interfaces protocol credentials",
     "networks": "",
     "policies": "errors core interfaces networks visible",
     "limits": "errors interfaces networks",
     "acceptor": """
-        errors core interfaces events implementation timers protocol identity networks policies limits
+        errors core interfaces events implementation timers protocol identity networks policies limits offer
     """,
     "walking": "core interfaces",
     "considering": "interfaces waiting walking",

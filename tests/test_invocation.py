@@ -21,7 +21,6 @@ from dicomnode.core.command import (
     UnrecognizedRQ,
 )
 from dicomnode.errors import AssociationAborted, AssociationReleased, AssociationTimedOut, ContextNotAccepted
-from dicomnode.invocation import narrower
 from dicomnode.requestor import ServiceUser
 from dicomnode.testing import CalledPeer
 from dicomnode.uids import VERIFICATION
@@ -124,10 +123,6 @@ class WindowTests(RequestorCase):
             turn.callback(0)
         peer.exchange()
         self.assertEqual(len(peer.messages), 4)
-
-    def test_narrower(self) -> None:
-        """0 is no limit."""
-        self.assertEqual([narrower(0, 0), narrower(0, 2), narrower(2, 0), narrower(2, 3)], [0, 2, 2, 2])
 
     def test_message_ids(self) -> None:
         """Message IDs begin anew after 65535, and pass over those that are in use."""

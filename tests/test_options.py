@@ -31,6 +31,7 @@ DEFAULTS = {
     "max-associations-per-host": 0,
     "max-associations-per-aet": 0,
     "max-half-open": 1000,
+    "max-operations": 1,
     "max-instance-size": 0,
     "acse-timeout": 30.0,
     "dimse-timeout": 30.0,
@@ -178,6 +179,8 @@ SPELLINGS = [
     ("--reserve 10k", "reserve", 10 << 10),
     ("--reserve=5G", "reserve", 5 << 30),
     ("--reserve 1T", "reserve", 1 << 40),
+    ("--max-operations 10", "max-operations", 10),
+    ("--max-o=+65535", "max-operations", 65535),
     ("--max-instance-size 4096", "max-instance-size", 4096),
     ("--max-instance-size 2k", "max-instance-size", 2048),
     ("--max-instance-size 2G", "max-instance-size", 1 << 31),
@@ -226,6 +229,7 @@ NOT_SECONDS = "is not a number of seconds (0 or more)"
 NOT_A_TITLE = "is not an AE title (1 to 16 ASCII characters, no backslash, not all spaces)"
 NOT_A_PDU = "is neither 0 nor a number from 128 to 4294967295"
 NOT_A_COUNT = "is not a whole number (0 or more)"
+NOT_OPERATIONS = "is not a number of operations (1 to 65535)"
 EXCLUSIVE = "not allowed with argument"
 
 #: Arguments that are refused, and what the one line of the error has in it.
@@ -274,6 +278,9 @@ REFUSED = [
     (["11112", "--max-associations", "-1"], f"argument --max-associations: '-1' {NOT_A_COUNT}"),
     (["11112", "--max-associations", "many"], f"argument --max-associations: 'many' {NOT_A_COUNT}"),
     (["11112", "--max-half-open", "1.5"], f"argument --max-half-open: '1.5' {NOT_A_COUNT}"),
+    (["11112", "--max-operations", "0"], f"argument --max-operations: '0' {NOT_OPERATIONS}"),
+    (["11112", "--max-operations", "65536"], f"argument --max-operations: '65536' {NOT_OPERATIONS}"),
+    (["11112", "--max-operations=many"], f"argument --max-operations: 'many' {NOT_OPERATIONS}"),
     (["11112", "--max-instance-size", "4K"], "argument --max-instance-size: '4K' is not a number of octets"),
     (["11112", "-q", "-v"], f"argument -v/--verbose: {EXCLUSIVE} -q/--quiet"),
     (["-v", "11112", "-d"], f"argument -d/--debug: {EXCLUSIVE} -v/--verbose"),

@@ -828,6 +828,20 @@ class GateTests(ShellTestCase):
 class TurnTests(ShellTestCase):
     """What one peer sends is done a piece at a time: others have their turn in between."""
 
+    def test_read(self) -> None:
+        """How long a read keeps the others waiting is learned, for the next to be as long as is good."""
+
+        async def takes_long(operation: IOperation) -> int:
+            self.reactor.rightNow += 3.0  # a Clock that advances would call what is due
+            return 0
+
+        self.accepts(Service(takes_long))
+        peer = self.associates()
+        took: list[float] = []
+        self.patch(peer.association._wire, "took", took.append)
+        peer.sends(message(CT, store_rq(), b"data"))
+        self.assertEqual(took, [3.0])
+
     def test_empty_fragments(self) -> None:
         """PDVs that bring nothing count as those that bring an octet: of a command set, and of a data set."""
         for control, beginning in ((1, b""), (0, begun(CT, store_rq()) + data(CT, b"x", last=False))):

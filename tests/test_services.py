@@ -23,12 +23,22 @@ from dicomnode import services, uids
 from dicomnode.acceptor import Acceptor
 from dicomnode.commits import Sync
 from dicomnode.contracts import ServiceContract
+from dicomnode.core.association import AssociateConfirmed
 from dicomnode.core.command import CEchoRQ, CFindRQ, CStoreRQ, NActionRQ, Status
+from dicomnode.core.items import CommonExtendedNegotiation, ExtendedNegotiation, UserInformation
+from dicomnode.core.pdu import AssociateAC
 from dicomnode.errors import OperationFailed
 from dicomnode.events import Doubted, InstanceKept, InstanceNotKept, Unexpected
 from dicomnode.filestore import SLOW, FileStorage
-from dicomnode.interfaces import IInstanceWriter, Instance, IService, IStorage
-from dicomnode.services import Discard, Storage, Verification
+from dicomnode.interfaces import (
+    ICommonExtendedNegotiation,
+    IExtendedNegotiation,
+    IInstanceWriter,
+    Instance,
+    IService,
+    IStorage,
+)
+from dicomnode.services import Discard, Storage, StorageSupport, Verification
 from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Pool, Reactor, Recorder
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -720,6 +730,95 @@ class UnknownTests(SynchronousTestCase):
         self.assertIn("1.2.3", storage.instances)
         peer.echoes()
         self.assertEqual(peer.response.status, 0)
+
+
+class SupportTests(SynchronousTestCase):
+    """What a Storage says of itself to peers that ask (PS3.4 B.3.1)."""
+
+    def answers(self, service: Storage, proposed: bytes = b"\3\0\0\0\2\0") -> list[bytes]:
+        """Return what a peer that says of itself that it is SCU only is answered."""
+        peer = Peer(Acceptor(Reactor(), [service]))
+        information = UserInformation(16382, extended=(ExtendedNegotiation(CT, proposed),))
+        peer.associates({CT: (EXPLICIT_VR_LE,)}, user_information=information)
+        (confirmed,) = peer.indications
+        assert isinstance(confirmed, AssociateConfirmed)
+        assert isinstance(confirmed.answer, AssociateAC)
+        return [item.application_information for item in confirmed.answer.user_information.extended]
+
+    def test_interfaces(self) -> None:
+        """It is a service that takes part in both kinds of extended negotiation."""
+        service = Storage(MemoryStorage())
+        verifyObject(IExtendedNegotiation, service)
+        verifyObject(ICommonExtendedNegotiation, service)
+
+    def test_default(self) -> None:
+        """It is of level 2, preserves digital signatures, and coerces nothing (PS3.4 Table B.3-2)."""
+        self.assertEqual(self.answers(Storage(MemoryStorage())), [b"\2\0\3\0\0\0"])
+
+    def test_another(self) -> None:
+        """Whose storage does otherwise says so."""
+        support = StorageSupport(level=1, digital_signatures=0, coerces=True)
+        self.assertEqual(self.answers(Storage(MemoryStorage(), support=support)), [b"\1\0\0\0\1\0"])
+
+    def test_nothing_to_say(self) -> None:
+        """Who would rather not say, and who keeps nothing, does not answer."""
+        self.assertEqual(self.answers(Storage(MemoryStorage(), support=None)), [])
+        self.assertEqual(self.answers(Storage(Discard())), [])
+
+    def test_whatever_it_is_told(self) -> None:
+        """What the peer says of itself changes nothing, and may be no such information at all."""
+        for proposed in (b"", b"\0", b"\2\0\1\0\0\0", b"\xff" * 7, bytes(1000)):
+            self.assertEqual(self.answers(Storage(MemoryStorage()), proposed), [b"\2\0\3\0\0\0"])
+
+
+class GeneralTests(SynchronousTestCase):
+    """SOP Classes that a Storage takes for what is said of them (PS3.4 B.4.1.2)."""
+
+    PRIVATE = "1.2.840.99999.1"
+
+    def takes(self, service: Storage, service_class: str, *related: str, uid: str = PRIVATE) -> bool:
+        """Does it take a SOP Class of a Service Class, with these related general SOP Classes?"""
+        syntaxes = service.transfer_syntaxes_for(CommonExtendedNegotiation(uid, service_class, related))
+        if syntaxes is not None:
+            self.assertEqual(syntaxes, service.contexts[MR])
+        return syntaxes is not None
+
+    def test_storage(self) -> None:
+        """What is said to be for storing is taken by whoever takes all that is known to be."""
+        service = Storage(MemoryStorage())
+        self.assertTrue(self.takes(service, uids.STORAGE_SERVICE_CLASS))
+        self.assertTrue(self.takes(service, uids.STORAGE_SERVICE_CLASS, "1.2.3"))
+        self.assertFalse(self.takes(service, "1.2.840.10008.4.99"))
+        self.assertFalse(self.takes(service, ""))
+
+    def test_related(self) -> None:
+        """What is specialized from what is taken is, too, whatever its Service Class is called."""
+        for service in (Storage(MemoryStorage()), Storage(MemoryStorage(), sop_classes=[MR])):
+            self.assertTrue(self.takes(service, uids.STORAGE_SERVICE_CLASS, "1.2.3", MR))
+            self.assertTrue(self.takes(service, "", MR))
+            self.assertFalse(self.takes(service, "", "1.2.3"))
+
+    def test_some(self) -> None:
+        """Who takes some classes alone takes no other for its Service Class, and no known one at all."""
+        service = Storage(MemoryStorage(), sop_classes=[MR])
+        self.assertFalse(self.takes(service, uids.STORAGE_SERVICE_CLASS))
+        self.assertFalse(self.takes(service, uids.STORAGE_SERVICE_CLASS, CT))
+        self.assertFalse(self.takes(service, uids.STORAGE_SERVICE_CLASS, MR, uid=CT))
+
+    def test_stored(self) -> None:
+        """An instance of such a class is stored, and is one of its own class."""
+        storage = MemoryStorage()
+        peer = Peer(Acceptor(Reactor(), [Storage(storage), Verification()]))
+        item = CommonExtendedNegotiation(self.PRIVATE, uids.STORAGE_SERVICE_CLASS, (MR,))
+        information = UserInformation(16382, common_extended=(item,))
+        contexts = dict.fromkeys((self.PRIVATE, STORAGE_COMMITMENT, MR), (EXPLICIT_VR_LE,))
+        peer.associates(contexts, user_information=information)
+        self.assertRaises(StopIteration, peer.context, STORAGE_COMMITMENT)
+        peer.stores("1.2.3", data_set(sop_class_uid=self.PRIVATE), self.PRIVATE)
+        self.assertEqual(peer.response.status, 0)
+        self.assertEqual(storage.instances["1.2.3"][0].sop_class_uid, self.PRIVATE)
+        peer.stores("1.2.3", data_set(sop_class_uid=MR), self.PRIVATE)
+        self.assertEqual(peer.response.status, Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS)
 
 
 class DiscardTests(ServiceCase):

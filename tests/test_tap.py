@@ -361,6 +361,7 @@ class OptionTests(TapCase):
             ((), (4096, 4096), []),
             ((), (infinite, infinite), []),
             (("--max-associations", "10", "--max-half-open", "10"), (1024, 4096), []),
+            (("--max-operations", "3"), (1024, 4096), [(3064, 4096)]),
             (("--max-associations", "0"), (1024, 4096), [(4096, 4096)]),
             (("--max-half-open", "0"), (1024, 4096), [(4096, 4096)]),
             (("--max-half-open", "0"), (1024, infinite), []),
@@ -386,6 +387,18 @@ class OptionTests(TapCase):
         self.start("--max-half-open", "2")
         peers = [self.peer() for _ in range(3)]
         self.assertEqual([peer.transport.aborted for peer in peers], [True, False, False])
+
+    def test_max_operations(self) -> None:
+        """So many operations may be performed at a time, where a window is proposed; else one, unsaid."""
+        information = UserInformation(16382, asynchronous_operations_window=(0, 5))
+        for options, answered in (((), None), (("--max-operations", "20"), (20, 1))):
+            self.start(*options)
+            peer = self.peer()
+            peer.associates({CT: [EXPLICIT_VR_LE]}, user_information=information)
+            (confirmed,) = peer.indications
+            window = confirmed.answer.user_information.asynchronous_operations_window  # type: ignore[union-attr]
+            self.assertEqual(window, answered)
+            self.install(MemoryReactorClock())
 
     def test_max_instance_size(self) -> None:
         """An instance may have so many octets."""

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from dicomnode import wire
 from dicomnode.testing import Transport
-from dicomnode.wire import BULK_READ, READ, Wire
+from dicomnode.wire import BULK_READ, LEAST_READ, LONG, READ, Wire
 
 
 class Socket:
@@ -197,3 +197,23 @@ class WireTests(SynchronousTestCase):
             sizes.append(self.descriptor.bufferSize)
         self.assertEqual(sizes, [BULK_READ, READ])
         self.assertEqual(FileDescriptor.bufferSize, READ)
+
+    def test_long(self) -> None:
+        """When what a read has brought keeps the others waiting, the next brings less; and more, when not."""
+        self.wire.read_in_bulk(True)
+        sizes = []
+        for seconds in (*[2 * LONG] * 6, LONG / 2, *[LONG / 8] * 6):
+            self.wire.took(seconds)
+            sizes.append(self.descriptor.bufferSize)
+        self.assertEqual(sizes[:2], [BULK_READ // 2, BULK_READ // 4])
+        self.assertEqual(sizes[5:8], [LEAST_READ, LEAST_READ, 2 * LEAST_READ])
+        self.assertEqual(sizes[-1], BULK_READ)
+
+    def test_long_commands(self) -> None:
+        """So it is while commands are exchanged; what is good for them is not exceeded."""
+        self.wire.read_in_bulk(False)
+        sizes = []
+        for seconds in (*[2 * LONG] * 4, *[LONG / 8] * 6):
+            self.wire.took(seconds)
+            sizes.append(self.descriptor.bufferSize)
+        self.assertEqual((sizes[0], sizes[3], sizes[-1]), (READ, BULK_READ // 16, READ))

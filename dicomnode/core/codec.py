@@ -47,29 +47,29 @@ _LAYOUTS = 64
 class _Step(NamedTuple):
     """An element to encode, and the octets before it that are the same each time."""
 
-    before: bytes
+    same: bytes
     name: str
-    number: int  #: 0 of one that is a mandatory number: ``before`` has its header, too
+    number: int  #: 0 of one that is a mandatory number: its header is the same each time
     vr: str
 
 
 def _steps(message: type[Command], has_data_set: bool) -> tuple[tuple[_Step, ...], bytes]:
     """Return what :func:`encode` writes, and the octets behind that."""
     steps = []
-    before = b""
+    same = b""
     elements = {number: (name, vr, mandatory) for number, name, vr, mandatory in ELEMENTS[message]}
     for number in sorted((*elements, _COMMAND_FIELD, _DATA_SET_TYPE)):
         header = _ELEMENT.pack(0, number, 2)
         name, vr, mandatory = elements.get(number, ("command_field", "US", True))
         if number == _DATA_SET_TYPE:
-            before += header + _US.pack(_DATA_SET if has_data_set else _NO_DATA_SET)
+            same += header + _US.pack(_DATA_SET if has_data_set else _NO_DATA_SET)
         elif number == _COMMAND_FIELD and message in COMMANDS.values():
-            before += header + _US.pack(message.command_field)
+            same += header + _US.pack(message.command_field)
         else:
             fixed = vr == "US" and mandatory
-            steps.append(_Step(before + header if fixed else before, name, 0 if fixed else number, vr))
-            before = b""
-    return tuple(steps), before
+            steps.append(_Step(same + header if fixed else same, name, 0 if fixed else number, vr))
+            same = b""
+    return tuple(steps), same
 
 
 _STEPS = {
@@ -84,14 +84,16 @@ def encode(command: Command, has_data_set: bool = False) -> bytes:
 
     :param has_data_set: does a data set follow it?
     """
-    parts = []
+    parts: list[bytes] = []
     steps, behind = _STEPS[type(command), has_data_set]
-    for before, name, number, vr in steps:
+    for same, name, number, vr in steps:
         value = getattr(command, name)
-        parts.append(before)
         if not number:
-            parts.append(_US.pack(value))
-        elif value is not None and value != ():  # an empty list of attributes is an absent one: its VM is 1-n
+            parts += (same, _US.pack(value))
+            continue
+        if same:
+            parts.append(same)
+        if value is not None and value != ():  # an empty list of attributes is an absent one: its VM is 1-n
             octets = _encode_value(vr, value)
             parts.append(_ELEMENT.pack(0, number, len(octets)) + octets)
     parts.append(behind)

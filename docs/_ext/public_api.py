@@ -22,15 +22,16 @@ TEXT = Path(__file__).resolve().parent.parent.parent / "tests" / "public_api.txt
 #: The names of each module that stay. Those that ``dicomnode`` itself has are among them.
 PUBLIC: Mapping[str, str] = {
     "interfaces": """
-        Body Decision IAssociation IAssociationPolicy ICertificatePolicy IInstanceWriter IOperation IReadable
-        IService IStorage IUser Instance OnResponse Progress
+        Body Decision IAssociation IAssociationPolicy ICertificatePolicy ICommonExtendedNegotiation
+        IExtendedNegotiation IInstanceWriter IOperation IReadable IRoleSelection IService IStorage IUser
+        Instance OnResponse Progress
     """,
     "acceptor": "Acceptor",
     "requestor": "ServiceUser associate plan",
     "sources": "Storable",
     "protocol": "AssociationProtocol",
     "invocation": "Invocation",
-    "services": "Discard Storage Verification",
+    "services": "Discard Storage StorageSupport Verification",
     "filestore": "FileStorage default_name",
     "layout": "Layout",
     "commits": "IStorageReactor Sync",
@@ -74,8 +75,8 @@ PUBLIC: Mapping[str, str] = {
         OperationFailed TooManyContexts
     """,
     "uids": """
-        DEFLATED_EXPLICIT_VR_LE EXPLICIT_VR_BE EXPLICIT_VR_LE IMPLICIT_VR_LE STORAGE_SOP_CLASSES
-        TRANSFER_SYNTAXES VERIFICATION file_name_prefix name preferred
+        DEFLATED_EXPLICIT_VR_LE EXPLICIT_VR_BE EXPLICIT_VR_LE IMPLICIT_VR_LE STORAGE_SERVICE_CLASS
+        STORAGE_SOP_CLASSES TRANSFER_SYNTAXES VERIFICATION file_name_prefix name preferred
     """,
     "core.command": """
         CCancelRQ CEchoRQ CEchoRSP CFindRQ CFindRSP CGetRQ CGetRSP CMoveRQ CMoveRSP CStoreRQ CStoreRSP
@@ -84,7 +85,7 @@ PUBLIC: Mapping[str, str] = {
     """,
     "core.codec": "decode encode",
     "core.pdu": "Abort AnsweredContext AssociateAC AssociateRJ AssociateRQ ProposedContext",
-    "core.items": "RoleSelection UserIdentity UserInformation",
+    "core.items": "CommonExtendedNegotiation ExtendedNegotiation RoleSelection UserIdentity UserInformation",
     "core.negotiation": "PresentationContext",
     "core.dataset": "Walk",
     "core.machine": "Event Role State",

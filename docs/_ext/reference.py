@@ -99,6 +99,11 @@ def settings() -> str:
             "0 or more; 0: no limit",
         ),
         ("max-half-open", "Connections without an association", "0 or more; 0: no limit"),
+        (
+            "max-operations",
+            "Operations of one association at a time, where a window is proposed",
+            "1 to 65535; 1: none is negotiated",
+        ),
         ("max-instance-size", "Length of a Data Set, in octets", "0 or more; 0: no limit"),
         ("max-pdu", "Maximum length of a P-DATA-TF, in octets", "128 to 4294967295; 0: no limit"),
         ("acse-timeout", "ARTIM; answer to A-RELEASE-RQ, in seconds", "0 or more; 0: no limit"),

@@ -197,7 +197,9 @@ async def main(reactor: Any, *descriptions: str) -> None:
         Destination("ARCHIVE", clientFromString(reactor, first)),
         Destination("RESEARCH", clientFromString(reactor, second)),
     ]
-    acceptor = Acceptor(reactor, [Verification(), Storage(Router(reactor, destinations))])
+    # What becomes of an instance is for the two others to say: support=None.
+    storage = Storage(Router(reactor, destinations), support=None)
+    acceptor = Acceptor(reactor, [Verification(), storage])
     await serverFromString(reactor, "tcp:11112").listen(acceptor)
     await Deferred()  # for ever
 

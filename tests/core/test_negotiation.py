@@ -8,7 +8,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode.core.items import RoleSelection, UserInformation
-from dicomnode.core.negotiation import PresentationContext, agreed, answer
+from dicomnode.core.negotiation import PresentationContext, agreed, answer, narrower
 from dicomnode.core.pdu import AnsweredContext, AssociateAC, AssociateRQ, ProposedContext
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -160,3 +160,50 @@ class AgreedTests(SynchronousTestCase):
             {number: context.transfer_syntax for number, context in agreed(sent, received).items()},
             {2 * number + 1: row[3] for number, row in enumerate(PROPOSALS) if row[2] == ACCEPTED},
         )
+
+    def test_roles(self) -> None:
+        """A role is agreed upon that was proposed and accepted; without an answer it is the default one."""
+        context = ProposedContext(1, CT_IMAGE, (IMPLICIT,))
+        for proposed, accepted, roles in (
+            (None, None, (True, False)),
+            ((False, True), None, (True, False)),
+            ((False, True), (False, True), (False, True)),
+            ((True, True), (True, True), (True, True)),
+            ((True, True), (True, False), (True, False)),
+            ((True, True), (False, False), (False, False)),
+            # What was not proposed is not accepted, whatever the answer says (PS3.7 D.3.3.4).
+            ((False, True), (True, True), (False, True)),
+            ((True, False), (False, True), (False, False)),
+            (None, (False, True), (True, False)),
+        ):
+            sent, answered = (
+                UserInformation(roles=() if role is None else (RoleSelection(CT_IMAGE, *role),))
+                for role in (proposed, accepted)
+            )
+            asked = AssociateRQ("ARCHIVE", "MODALITY", (context,), sent)
+            accepts = AssociateAC("ARCHIVE", "MODALITY", (AnsweredContext(1, ACCEPTED, IMPLICIT),), answered)
+            self.assertEqual(
+                agreed(asked, accepts), {1: PresentationContext(1, CT_IMAGE, IMPLICIT, *roles)}, proposed
+            )
+
+    def test_roles_of_others(self) -> None:
+        """The roles of one SOP Class are those of all its contexts, and of no other."""
+        contexts = (
+            ProposedContext(1, CT_IMAGE, (IMPLICIT,)),
+            ProposedContext(3, CT_IMAGE, (EXPLICIT,)),
+            ProposedContext(5, MR_IMAGE, (IMPLICIT,)),
+        )
+        information = UserInformation(roles=(RoleSelection(CT_IMAGE, False, True),))
+        asked = AssociateRQ("ARCHIVE", "MODALITY", contexts, information)
+        answers = tuple(AnsweredContext(one.id, ACCEPTED, one.transfer_syntaxes[0]) for one in contexts)
+        found = agreed(asked, AssociateAC("ARCHIVE", "MODALITY", answers, information))
+        roles = [(one.scu, one.scp) for one in found.values()]
+        self.assertEqual(roles, [(False, True), (False, True), (True, False)])
+
+
+class WindowTests(SynchronousTestCase):
+    """The asynchronous operations window."""
+
+    def test_narrower(self) -> None:
+        """0 is no limit."""
+        self.assertEqual([narrower(0, 0), narrower(0, 2), narrower(2, 0), narrower(2, 3)], [0, 2, 2, 2])

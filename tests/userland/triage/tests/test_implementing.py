@@ -20,9 +20,12 @@ from dicomnode import (
     IAssociation,
     IAssociationPolicy,
     ICertificatePolicy,
+    ICommonExtendedNegotiation,
+    IExtendedNegotiation,
     IInstanceWriter,
     Instance,
     IOperation,
+    IRoleSelection,
     IService,
     IStorage,
     IUser,
@@ -35,6 +38,7 @@ from dicomnode import (
     interfaces,
 )
 from dicomnode.core.command import CEchoRQ, Request, Response
+from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import AssociateRQ
@@ -151,6 +155,24 @@ class Echo:
         return Status.SUCCESS
 
 
+@implementer(IRoleSelection, IExtendedNegotiation, ICommonExtendedNegotiation)
+class Talkative:
+    """A service that has something to say of roles, of its SOP Class, and of those that nobody knows."""
+
+    def __init__(self) -> None:
+        self.contexts: Mapping[str, Sequence[str]] = {}
+        self.contexts_as_scu: Mapping[str, Sequence[str]] = {VERIFICATION: [EXPLICIT_VR_LE]}
+
+    def application_information(self, sop_class_uid: str, proposed: bytes) -> bytes | None:
+        return None
+
+    def transfer_syntaxes_for(self, proposed: CommonExtendedNegotiation) -> Sequence[str] | None:
+        return None
+
+    async def perform(self, operation: IOperation) -> int:
+        return Status.UNRECOGNIZED_OPERATION
+
+
 @implementer(IAssociationPolicy)
 class Anyone:
     """A policy that decides at once."""
@@ -243,6 +265,7 @@ class ImplementingTests(SynchronousTestCase):
             Counting(Pipe()),
             Counted(MemoryStorage()),
             Echo(),
+            Talkative(),
             Anyone(),
             Certified(),
             Somebody(),
