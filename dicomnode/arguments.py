@@ -122,6 +122,22 @@ def seconds(text: str) -> float:
     return found
 
 
+def more_than_none(text: str) -> float:
+    """Return a number of seconds that is more than none."""
+    found = seconds(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (more than 0)")
+    return found
+
+
+def octets(text: str) -> int:
+    """Return a number of octets, which may have a k, M, G or T behind it."""
+    size = re.fullmatch(r"([0-9]{1,15})([kMGT]?)", text)
+    if size is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of octets, such as 4096, 512k, 64M or 2G")
+    return int(size[1]) << 10 * " kMGT".index(size[2] or " ")
+
+
 def max_pdu(text: str) -> int:
     """Take the longest P-DATA-TF that is accepted, in octets."""
     # PS3.8 D.1: an unsigned 32-bit number, 0 for no limit. Below 128 a command set would come in so many

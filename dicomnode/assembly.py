@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -33,6 +33,7 @@ from dicomnode.layout import Layout
 from dicomnode.limits import Limits, Slots
 from dicomnode.partfile import OnDuplicate, remove_dead_parts
 from dicomnode.policies import All, CalledAETitle, CallingAETitle, InvalidPolicy, PeerAddress, PolicyFile
+from dicomnode.reports import Reporter, Reports
 from dicomnode.services import Discard, Storage, Verification
 from dicomnode.studies import Studies
 from dicomnode.timers import Timeouts
@@ -73,24 +74,23 @@ class Commands:
         reactor: Any,
         executions: Executions,
         hooks: Sequence[OnReception],
-        studies: Studies | None,
+        studies: Studies | Reporter | None,
     ) -> None:
         self._reactor = reactor
         self._executions = executions
         self._hooks = hooks
-        self._studies = studies
+        self.studies = studies
 
     def round(self, storage: IStorage) -> IStorage:
         """Return a storage that tells what arrives."""
-        return Hooked(storage, self._reactor, *self._hooks, studies=self._studies)
+        return Hooked(storage, self._reactor, *self._hooks, studies=self.studies)
 
     def stop_within(self, seconds: float) -> None:
         self._executions.stop_within(seconds)
 
     def finished(self) -> Deferred[None]:
-        if self._studies is not None:
-            self._studies.stop()
-        return self._executions.finished()
+        told = maybeDeferred(self.studies.stop) if self.studies is not None else succeed(None)
+        return told.addCallback(lambda _: self._executions.finished())
 
 
 def limits_of(options: Mapping[str, Any]) -> Limits:
@@ -168,26 +168,35 @@ def acceptor_of(
 
 
 def commands_of(
-    options: Mapping[str, Any], reactor: Any, observe: events.Observer, processes: int = 1
+    options: Mapping[str, Any], reactor: Any, observe: events.Observer, reports: Reports | None = None
 ) -> Commands | None:
     """Return what executes the commands, if there are any.
 
-    :param processes: those that share how many may be executed at a time.
+    :param reports: a worker's: the process that has started it keeps the studies, and is told of them.
     """
+    on_reception = _command(options, "exec-on-reception")
+    on_study = _command(options, "exec-on-eostudy", ON_STUDY)
+    # Each worker executes its own upon reception, the process that has started them those upon studies.
+    processes = options["processes"]
+    sharing = 1
+    if processes > 1:
+        sharing = max(1, (on_reception is not None) * processes + (on_study is not None))
     executions = Executions(
         reactor,
-        most=max(1, options["exec-processes"] // processes),
+        most=max(1, options["exec-processes"] // sharing),
         timeout=options["exec-timeout"],
         observe=observe,
     )
-    on_reception = _command(options, "exec-on-reception")
-    on_study = _command(options, "exec-on-eostudy", ON_STUDY)
-    study_hooks = [OnStudy(on_study, executions)] if on_study is not None else []
-    studies = Studies(reactor, *study_hooks, quiet=options["eostudy-timeout"])
+    quiet = options["eostudy-timeout"]
     if on_reception is None and on_study is None:
         return None
     hooks = [OnReception(on_reception, executions)] if on_reception is not None else []
-    return Commands(reactor, executions, hooks, studies if study_hooks else None)
+    studies: Studies | Reporter | None = None
+    if on_study is not None and reports is not None:
+        studies = Reporter(reports)
+    elif on_study is not None:
+        studies = Studies(reactor, OnStudy(on_study, executions), quiet=quiet)
+    return Commands(reactor, executions, hooks, studies)
 
 
 def _command(options: Mapping[str, Any], option: str, placeholders: str = ON_RECEPTION) -> CommandLine | None:

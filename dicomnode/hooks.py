@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -22,9 +22,6 @@ from dicomnode.core.command import CStoreRQ, Status, is_warning
 from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import IAssociation, IInstanceWriter, Instance, IStorage
 from dicomnode.waiting import deferred_of
-
-if TYPE_CHECKING:
-    from dicomnode.studies import Studies
 
 _log = Logger()
 _FAILED = "A hook failed upon {value}: {hook}"
@@ -68,6 +65,19 @@ class AssociationOver:
     octets: int
 
 
+class Arrivals(Protocol):
+    """Is told by :class:`Hooked` what arrives of studies."""
+
+    def begun(self, instance: Instance) -> None:
+        """An instance begins to arrive, and its walk knows of which study."""
+
+    def given_up(self, instance: Instance) -> None:
+        """An instance is not kept; it may not have been told to have begun."""
+
+    def received(self, received: InstanceReceived) -> None:
+        """An instance is kept; it may not have been told to have begun."""
+
+
 async def tell(hooks: Sequence[Hook[_T]], value: _T) -> None:
     """Call hooks, one after the other, and wait for each. What one fails with is logged."""
     for hook in hooks:
@@ -97,7 +107,7 @@ class Hooked:
         storage: IStorage,
         clock: IReactorTime,
         *hooks: Hook[InstanceReceived],
-        studies: Studies | None = None,
+        studies: Arrivals | None = None,
     ) -> None:
         self.clock = clock
         self.hooks = hooks
@@ -108,8 +118,6 @@ class Hooked:
         return deferred_of(self._storage.open, instance).addCallback(self._opened, instance)
 
     def _opened(self, writer: IInstanceWriter, instance: Instance) -> IInstanceWriter:
-        if self.studies is not None:
-            self.studies.begun(instance)
         return _HookedWriter(writer, instance, self)
 
 
@@ -122,6 +130,8 @@ class _HookedWriter:
         self._instance = instance
         self._hooked = hooked
         self._octets = 0
+        # To whom it is yet to be said that this is arriving; that is when the walk knows of which study.
+        self._unaware = hooked.studies if instance.walk is not None else None
         # The inner writer talks to the producer itself: it knows when it is behind.
         self.registerProducer = writer.registerProducer
         self.unregisterProducer = writer.unregisterProducer
@@ -131,6 +141,8 @@ class _HookedWriter:
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         self._octets += sum(map(len, data))
+        if self._unaware is not None:
+            self._begin(self._unaware)
         self._writer.writeSequence(data)
 
     def abort(self) -> Awaitable[None]:
@@ -138,8 +150,16 @@ class _HookedWriter:
             self._hooked.studies.given_up(self._instance)
         return self._writer.abort()
 
+    def _begin(self, studies: Arrivals) -> None:
+        walk = self._instance.walk
+        if walk is not None and walk.study_instance_uid:
+            self._unaware = None
+            studies.begun(self._instance)
+
     async def commit(self) -> int | None:
         studies = self._hooked.studies
+        if self._unaware is not None:  # what was walked in a thread, it was not while it was written
+            self._begin(self._unaware)
         try:
             status = await self._writer.commit()
         except Exception:

@@ -13,10 +13,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twisted.internet.abstract import isIPv6Address
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IStreamServerEndpointStringParser
-from twisted.plugin import getPlugins
 from twisted.python import usage
 
 from dicomnode.arguments import (
@@ -26,7 +22,8 @@ from dicomnode.arguments import (
     ae_title,
     count,
     log_level,
-    port_number,
+    more_than_none,
+    octets,
     seconds,
 )
 from dicomnode.checkers import checker_of, help_auth, help_auth_type
@@ -35,6 +32,7 @@ from dicomnode.commits import Sync
 from dicomnode.layout import FIELDS, FLAT, Layout
 from dicomnode.networks import Networks
 from dicomnode.partfile import OnDuplicate
+from dicomnode.ports import endpoint_description, port_or_endpoint
 
 #: Abbreviations of pynetdicom's options that our further ones would make ambiguous.
 _ABBREVIATIONS = {
@@ -56,9 +54,6 @@ _ABBREVIATIONS = {
     "--po": "--port",
     "-pd": "-pdu",
 }
-
-#: The endpoint types that Twisted knows without a plugin.
-_BUILT_IN_ENDPOINTS = frozenset({"tcp", "unix", "ssl"})
 
 
 class Options(usage.Options):
@@ -83,7 +78,7 @@ class Options(usage.Options):
         if not ports:
             self.parser.error("no PORT given: a port number or an endpoint is needed")
         _agree(self.parser, values)
-        self["ports"] = [_endpoint(port, values["bind-address"]) for port in ports]
+        self["ports"] = [endpoint_description(port, values["bind-address"]) for port in ports]
         self["log-level"] = log_level(values.pop("verbosity"), values.pop("log-level"))
         self.update(values)
         self.postOptions()  # type: ignore[no-untyped-call]
@@ -120,52 +115,9 @@ def _agree(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> None:
     for option in ("exec-on-reception", "exec-on-eostudy"):
         if values["ignore"] and values[option] is not None:
             parser.error(f"argument --{option}: not allowed with --ignore: there is no file")
-    if values["exec-on-eostudy"] is not None and values["processes"] > 1:
-        parser.error("argument --exec-on-eostudy: not allowed with --processes: none sees all of a study")
-
-
-def _endpoint(port: int | str, bind_address: str) -> str:
-    """Return the endpoint description of a numeric port on an interface; others are descriptions already."""
-    if isinstance(port, str):
-        return port
-    if not bind_address:
-        return f"tcp:{port}"
-    family = "tcp6" if isIPv6Address(bind_address) else "tcp"
-    interface = quoteStringArgument(bind_address)  # type: ignore[no-untyped-call]
-    return f"{family}:{port}:interface={interface}"
 
 
 # The types of the arguments. Each raises an ArgumentTypeError, to which argparse adds the argument's name.
-
-
-def _port(text: str) -> int | str:
-    if re.fullmatch(r"[+-]?[0-9]{1,9}", text):
-        return port_number(text)
-    kind, colon, rest = text.partition(":")
-    if kind not in _BUILT_IN_ENDPOINTS and kind.lower() not in {
-        str(parser.prefix).lower() for parser in getPlugins(IStreamServerEndpointStringParser)
-    }:
-        if colon:
-            raise argparse.ArgumentTypeError(f"{text!r} has an unknown endpoint type, {kind!r}")
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a port number nor an endpoint")
-    # Endpoints of these types are values until they listen. Others open files and adopt sockets as soon
-    # as they are made, so that what is wrong with them shows at start.
-    if kind in ("tcp", "tcp6", "unix"):
-        try:
-            serverFromString(None, text)  # type: ignore[no-untyped-call]
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is not an endpoint: {error}") from error
-    number = re.match(r"(?:port=)?(-?[0-9]{1,9})(?::|$)", rest)
-    if number and kind in ("tcp", "tcp6", "ssl", "dicom-tls"):
-        port_number(number[1])
-    return text
-
-
-def _more_than_none(text: str) -> float:
-    found = seconds(text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (more than 0)")
-    return found
 
 
 def _command(text: str) -> str:
@@ -220,13 +172,6 @@ def _layout(text: str) -> str:
     return text
 
 
-def _octets(text: str) -> int:
-    size = re.fullmatch(r"([0-9]{1,15})([kMGT]?)", text)
-    if size is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of octets, such as 4096, 512k, 64M or 2G")
-    return int(size[1]) << 10 * " kMGT".index(size[2] or " ")
-
-
 def storescp_parser(prog: str = "storescp") -> argparse.ArgumentParser:
     """Return the parser of the options; the documentation and the shell completion are made from it."""
     parser = Parser(
@@ -265,7 +210,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "positional-ports",
         metavar="PORT",
         nargs="*",
-        type=_port,
+        type=port_or_endpoint,
         help="where to listen: a TCP port number, 0 for any that is free, or a Twisted endpoint such as "
         "tcp6:11112 or unix:/run/dicom.sock",
     )
@@ -276,7 +221,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         action="append",
         default=[],
-        type=_port,
+        type=port_or_endpoint,
         help="a PORT written as an option; may be given several times",
     )
     network.add_argument(
@@ -413,7 +358,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--max-instance-size",
         dest="max-instance-size",
         metavar="OCTETS",
-        type=_octets,
+        type=octets,
         default=0,
         help="refuse instances whose data set is longer; k, M and G may follow the number, 0 is no limit "
         "(default: %(default)s)",
@@ -479,7 +424,7 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
     storage.add_argument(
         "--reserve",
         metavar="OCTETS",
-        type=_octets,
+        type=octets,
         default=64 << 20,
         help="refuse instances while less than this is free on the disk; k, M and G may follow the number "
         "(default: 64M)",
@@ -532,7 +477,7 @@ def _add_hooks(parser: argparse.ArgumentParser) -> None:
         "--eostudy-timeout",
         dest="eostudy-timeout",
         metavar="SECONDS",
-        type=_more_than_none,
+        type=more_than_none,
         default=30.0,
         help="for how long nothing of a study must have come, from anyone, for it to be at its end "
         "(default: %(default)g)",

@@ -17,7 +17,7 @@ class Profile(Enum):
 
     Whatever the profile, TLS 1.0 and 1.1 are not spoken. Where the standard leaves suites to the
     implementation, they are those of RFC 9325 4.2. The standard has retired the first three in favour of
-    the last.
+    the last: they are of BCP 195 as it was, whose DHE and static RSA RFC 9325 4.1 would not have negotiated.
     """
 
     #: BCP 195 TLS (B.9), with what the AES TLS profile (B.3) had in TLS 1.2: it is for the installed base

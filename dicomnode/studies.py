@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import takewhile
@@ -62,6 +62,46 @@ class StudyEnded:
     because: Because = Because.QUIET
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What a study remembers of an instance that is kept."""
+
+    study_instance_uid: str
+    calling_ae_title: str
+    called_ae_title: str
+    #: of the peer: as :func:`dicomnode.networks.host` has it
+    host: str
+    #: of the data set
+    octets: int
+    #: when it was kept, in seconds
+    time: float
+    #: of its file, if it has one
+    path: str | None
+
+    @classmethod
+    def of(cls, received: InstanceReceived) -> Arrived | None:
+        """Return it, or None for what is of no study."""
+        instance = received.instance
+        study = study_of(instance)
+        if not study:
+            return None
+        return cls(
+            study_instance_uid=study,
+            calling_ae_title=instance.calling_ae_title,
+            called_ae_title=instance.called_ae_title,
+            host=host(instance.association.peer),
+            octets=received.octets,
+            time=received.time,
+            path=received.path,
+        )
+
+
+def study_of(instance: Instance) -> str:
+    """Return the Study Instance UID that the walk over an instance has found, or none."""
+    walk = instance.walk
+    return "" if walk is None else walk.study_instance_uid or ""
+
+
 class _Study:
     """What has come of a study."""
 
@@ -74,22 +114,22 @@ class _Study:
         self.directory: str | None = None
         self.first = self.last = self.heard = first
 
-    def add(self, received: InstanceReceived) -> None:
-        instance = received.instance
+    def add(self, arrived: Arrived, heard: float) -> None:
         for senders, sender in (
-            (self.calling, instance.calling_ae_title),
-            (self.called, instance.called_ae_title),
-            (self.hosts, host(instance.association.peer)),
+            (self.calling, arrived.calling_ae_title),
+            (self.called, arrived.called_ae_title),
+            (self.hosts, arrived.host),
         ):
             senders[sender] = None
             senders.move_to_end(sender)
             if len(senders) > SENDERS:
                 senders.popitem(last=False)
         self.instances += 1
-        self.octets += received.octets
-        self.last = self.heard = received.time
-        if received.path is not None:
-            directory = os.path.dirname(received.path)
+        self.octets += arrived.octets
+        self.last = arrived.time
+        self.heard = heard
+        if arrived.path is not None:
+            directory = os.path.dirname(arrived.path)
             if self.directory is None:
                 self.directory = directory
             elif directory != self.directory:
@@ -132,27 +172,42 @@ class Studies:
         self._quiet = quiet
         self._most = most
         self._studies: OrderedDict[str, _Study] = OrderedDict()  # who was heard last is the last
-        self._arriving: dict[int, Instance] = {}
+        self._arriving: dict[Hashable, str] = {}  # of which study is what
         self._timer: IDelayedCall | None = None
 
     def begun(self, instance: Instance) -> None:
-        """An instance begins to arrive."""
-        self._arriving[id(instance)] = instance
+        """An instance begins to arrive, and its walk knows of which study."""
+        self.begins(id(instance), study_of(instance))
 
     def given_up(self, instance: Instance) -> None:
         """An instance that began to arrive is not kept."""
-        self._arriving.pop(id(instance), None)
+        self.ends(id(instance))
 
     def received(self, received: InstanceReceived) -> None:
         """An instance is kept."""
         self.given_up(received.instance)
-        uid = _study_of(received.instance)
-        if not uid:
-            return
+        arrived = Arrived.of(received)
+        if arrived is not None:
+            self.arrives(arrived)
+
+    # The same of what arrives elsewhere, in another process say
+
+    def begins(self, key: Hashable, study_instance_uid: str) -> None:
+        """Something of a study begins to arrive."""
+        self._arriving[key] = study_instance_uid
+
+    def ends(self, key: Hashable) -> None:
+        """It does not any longer: it is kept, or given up."""
+        self._arriving.pop(key, None)
+
+    def arrives(self, arrived: Arrived) -> None:
+        """An instance of a study is kept."""
+        uid = arrived.study_instance_uid
         study = self._studies.get(uid)
         if study is None:
-            study = self._studies[uid] = _Study(received.time)
-        study.add(received)
+            study = self._studies[uid] = _Study(arrived.time)
+        # By our own clock: who was heard last is the last, whoever was told to be so when.
+        study.add(arrived, self._clock.seconds())
         self._studies.move_to_end(uid)
         self._wait()
         if len(self._studies) > self._most:
@@ -177,7 +232,7 @@ class Studies:
         self._timer = None
         now = self._clock.seconds()
         due = [*takewhile(lambda uid: self._studies[uid].heard + self._quiet <= now, self._studies)]
-        for uid in {_study_of(instance) for instance in self._arriving.values()}.intersection(due):
+        for uid in {*self._arriving.values()}.intersection(due):
             self._studies[uid].heard = now
             self._studies.move_to_end(uid)
             due.remove(uid)
@@ -188,8 +243,3 @@ class Studies:
         # All are gone before anyone is told, who might bring more.
         for ended in [self._studies.pop(uid).ended(uid, because) for uid in uids]:
             Deferred.fromCoroutine(tell(self._hooks, ended))
-
-
-def _study_of(instance: Instance) -> str:
-    walk = instance.walk
-    return "" if walk is None else walk.study_instance_uid or ""

@@ -42,7 +42,9 @@ from dicomnode.observers import LogObserver, Relay, lines_for
 from dicomnode.options import Options
 from dicomnode.partfile import remove_dead_parts
 from dicomnode.policies import PolicyFile
+from dicomnode.reports import Gathering, Reports
 from dicomnode.signals import Signals, end_soon
+from dicomnode.studies import Studies
 from dicomnode.turns import inherited
 from dicomnode.workers import Brief, CannotShare, Shared, Workers
 
@@ -155,7 +157,8 @@ def makeService(options: Mapping[str, Any], *, relay: Relay | None = None) -> Co
             observe=observe,
             behind=commands,
         )
-    commands_of(options, reactor, observe)  # of its own, for each worker; here, what is wrong shows
+    commands = commands_of(options, reactor, observe)  # of which those upon reception are the workers'
+    studies = commands.studies if commands is not None else None
     shared = [Shared(*pair) for pair in zip(endpoints, options["ports"], strict=True)]
     brief = Brief({**options, "output-directory": directory}, type(reactor).__module__, os.getcwd())
 
@@ -177,17 +180,28 @@ def makeService(options: Mapping[str, Any], *, relay: Relay | None = None) -> Co
         relay=_relay_to(options) if relay is None else relay,
         failed=failed,
         lost=lost,
+        gathering=Gathering(studies) if isinstance(studies, Studies) else None,
         observe=observe,
     )
 
     if reread is not None:
         reread = _reread_by_all(reread, workers, policy_file)
-    return Command(reactor, shared, workers, workers, reread=reread, grace=options["grace"], observe=observe)
+    return Command(
+        reactor,
+        shared,
+        workers,
+        workers,
+        reread=reread,
+        grace=options["grace"],
+        observe=observe,
+        behind=commands,
+    )
 
 
-def make_worker(brief: Brief) -> tuple[Worker, Callable[[str | None], None]]:
+def make_worker(brief: Brief, reports: Reports) -> tuple[Worker, Callable[[str | None], None]]:
     """Return the service of one of several processes, and what reads again when it is told to.
 
+    :param reports: by which it tells what arrives of studies.
     :raises CannotStart: when an endpoint cannot be made, as it could in the process that started this one.
     """
     from twisted.internet import reactor as installed
@@ -206,7 +220,7 @@ def make_worker(brief: Brief) -> tuple[Worker, Callable[[str | None], None]]:
     pool = ThreadPool(0, THREADS, "dicomnode-files")
     directory = options["output-directory"]
     slots = SharedSlots(limits, page)
-    commands = commands_of(options, reactor, observe, page.ledger.regions)
+    commands = commands_of(options, reactor, observe, reports)
     acceptor = acceptor_of(options, reactor, pool, directory, policy_file, limits, slots, commands, observe)
 
     def ours() -> bool:

@@ -77,6 +77,9 @@ _UNVERIFIED = {
     21: "its issuer is not trusted",
     23: "it is revoked",
     26: "it is for another use",
+    66: "its key is too short",
+    67: "the key of its issuer is too short",
+    68: "the digest of its signature is too weak",
 }
 
 

@@ -2,7 +2,7 @@
 
 It is started by :mod:`dicomnode.workers`, and of no use without it: what it is to do comes by its
 standard input. SIGTERM stops it alone, within its grace, and another takes its place. SIGINT and SIGHUP,
- which a terminal sends to all processes of a group, are left to the one that has started it.
+which a terminal sends to all processes of a group, are left to the one that has started it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 
-from dicomnode.workers import HASTEN, ORDERS, READY, Brief
+from dicomnode.reports import Reports
+from dicomnode.workers import HASTEN, ORDERS, READY, REPORTS, Brief
 
 #: Octets of orders that are read at a time.
 SIZE = 1 << 16
@@ -80,7 +81,8 @@ def main() -> None:
 
     reactor: Any = installed
     begin_lines(brief.options["log-format"], cast(TextIO, sys.__stderr__), brief.worker)
-    service, reread = make_worker(brief)
+    reports = Reports(reactor, REPORTS)
+    service, reread = make_worker(brief, reports)
     stopping = False
 
     def stop() -> None:
@@ -106,8 +108,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(stop))
         signal.signal(HASTEN, hasten)
         reading.startReading()  # type: ignore[no-untyped-call]
-        os.write(READY, b"\n")
-        os.close(READY)
+        reports.tell(READY)
 
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

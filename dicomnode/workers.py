@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from dicomnode import events
 from dicomnode.ledger import Ledger, Page
+from dicomnode.reports import Gathering
 
 #: A worker that has lived for so long was no failure to start, in seconds.
 STEADY = 10.0
@@ -37,8 +38,11 @@ DELAY, LONGEST_DELAY = 1.0, 60.0
 #: Octets of a worker's that are kept until it is ready, or its line is whole.
 KEPT = 1 << 16
 
-#: The descriptors of a worker: orders, two for what it writes, that it is ready, the ledger, and sockets.
-ORDERS, STDOUT, STDERR, READY, LEDGER, SOCKETS = range(6)
+#: The descriptors of a worker: orders, two for what it writes, its reports, the ledger, and sockets.
+ORDERS, STDOUT, STDERR, REPORTS, LEDGER, SOCKETS = range(6)
+
+#: What a worker reports first.
+READY = "ready"
 
 
 #: The signal upon which a worker ends at once. SIGTERM may come twice, where it is sent to all of a group.
@@ -137,6 +141,7 @@ class Workers(Factory):
     :param relay: is given the lines that workers write, in octets, a newline behind each.
     :param failed: is called, with why, when one of the first cannot start.
     :param lost: is called when one has died.
+    :param gathering: is told what they report of studies, and whoever has ended.
     """
 
     noisy = False
@@ -151,6 +156,7 @@ class Workers(Factory):
         relay: Callable[[bytes], None],
         failed: Callable[[str], None],
         lost: Callable[[], None] = lambda: None,
+        gathering: Gathering | None = None,
         observe: events.Observer = events.ignore,
     ) -> None:
         self._reactor = reactor
@@ -160,6 +166,7 @@ class Workers(Factory):
         self.relay = relay
         self._failed = failed
         self._lost = lost
+        self._gathering = gathering
         self._observe = events.guarded(observe)
         self._command = [sys.executable, "-P", "-m", "dicomnode.worker"]
         self._path = os.pathsep.join(map(os.path.abspath, sys.path))
@@ -229,7 +236,7 @@ class Workers(Factory):
         )
         worker = _Worker(self, brief, first, self._reactor.seconds())
         self._workers[region] = worker
-        descriptors: dict[int, int | str] = {ORDERS: "w", STDOUT: "r", STDERR: "r", READY: "r"}
+        descriptors: dict[int, int | str] = {ORDERS: "w", STDOUT: "r", STDERR: "r", REPORTS: "r"}
         descriptors[LEDGER] = self._ledger.descriptor
         descriptors |= {SOCKETS + index: shared.descriptor for index, shared in enumerate(self._endpoints)}
         try:
@@ -243,12 +250,18 @@ class Workers(Factory):
         except OSError as error:  # no process, or no descriptors, to be had
             self.ended(worker, f"it cannot be started: {error.strerror}")
 
-    def ready(self, worker: _Worker) -> None:
-        """A worker accepts associations."""
-        self._observe(events.WorkerStarted(worker.number, worker.process))
+    def reported(self, worker: _Worker, word: str, value: Any) -> None:
+        """A worker has something to say."""
+        if word == READY:
+            worker.is_ready()
+            self._observe(events.WorkerStarted(worker.number, worker.process))
+        elif self._gathering is not None:
+            self._gathering.report(worker.number, word, value)
 
     def ended(self, worker: _Worker, why: str) -> None:
         """A worker is no more."""
+        if self._gathering is not None:
+            self._gathering.gone(worker.number)
         del self._workers[worker.region]
         self._ledger.clear(worker.region)
         if self._draining:
@@ -286,6 +299,7 @@ class _Worker(ProcessProtocol):
         self.process = 0
         self.ready = False
         self._kept = {STDOUT: b"", STDERR: b""}
+        self._report = b""  # what has come of the next
 
     def order(self, order: str, argument: object = None) -> None:
         with suppress(KeyError):  # it has closed its end
@@ -300,13 +314,19 @@ class _Worker(ProcessProtocol):
         self.transport.writeToChild(ORDERS, self._brief.encode())
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        if childFD == READY:
-            self.ready = True
-            self._workers.ready(self)
-            self._pass_on(STDOUT, b"")
-            self._pass_on(STDERR, b"")
-        else:
+        if childFD != REPORTS:
             self._pass_on(childFD, data)
+            return
+        *lines, self._report = (self._report + data).split(b"\n")
+        for line in lines:
+            word, _, value = line.decode().partition(" ")
+            self._workers.reported(self, word, json.loads(value))
+
+    def is_ready(self) -> None:
+        """It accepts associations, and what it writes is the log's."""
+        self.ready = True
+        self._pass_on(STDOUT, b"")
+        self._pass_on(STDERR, b"")
 
     def _pass_on(self, descriptor: int, data: bytes) -> None:
         lines, newline, rest = (self._kept[descriptor] + data).rpartition(b"\n")

@@ -68,7 +68,7 @@ MODULES = {
         AUTHENTICATION_FAILED AUTHENTICATION_NOT_POSSIBLE CheckerFailed Login LoginNotPossible Portal
         TEMPORARY_CONGESTION User Users log_in log_out
     """,
-    "hooks": "AssociationHooks AssociationOver Hook Hooked InstanceReceived tell",
+    "hooks": "Arrivals AssociationHooks AssociationOver Hook Hooked InstanceReceived tell",
     "implementation": "IMPLEMENTATION_CLASS_UID IMPLEMENTATION_VERSION_NAME __version__",
     "interfaces": """
         Body IAssociation IAssociationPolicy ICertificatePolicy ICommonExtendedNegotiation
@@ -84,6 +84,7 @@ MODULES = {
     "operation": "Operation",
     "options": "Options storescp_parser",
     "part10": "FileMeta part10_header read_file_meta",
+    "ports": "endpoint_description port_or_endpoint",
     "partfile": "Kept OnDuplicate PartFile remove_dead_parts",
     "pipe": "Pipe",
     "pem": "InvalidCertificates certificates crls private_key trust_roots",
@@ -96,12 +97,13 @@ MODULES = {
     """,
     "protocol": "AssociationProtocol",
     "sources": "Storable plan",
+    "reports": "Gathering Reporter Reports",
     "requestor": "ServiceUser associate plan",
     "sending": "FileBody",
     "invocation": "Invocation Message",
     "timers": "Silence Timeouts Timer",
     "services": "Discard Storage StorageSupport Verification",
-    "studies": "Because Studies StudyEnded",
+    "studies": "Arrived Because Studies StudyEnded study_of",
     "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
     "contracts": "InstanceWriterContract PolicyContract ServiceContract",

@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from typing import Any, cast
 
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,12 +21,16 @@ from dicomnode.commits import Sync
 from dicomnode.contracts import InstanceWriterContract
 from dicomnode.core.command import Status
 from dicomnode.filestore import FileStorage
-from dicomnode.hooks import AssociationHooks, AssociationOver, Hooked, InstanceReceived
+from dicomnode.hooks import Arrivals, AssociationHooks, AssociationOver, Hooked, InstanceReceived
 from dicomnode.interfaces import Instance, IStorage
 from dicomnode.partfile import OnDuplicate
 from dicomnode.studies import Studies
 from dicomnode.testing import MemoryStorage, Peer, Pool, Reactor
+from dicomnode.walking import Threads
+from tests.cases import begun, data, store_rq
 from tests.test_services import CT, EXPLICIT_VR_LE, CoroutineStorage, Stubborn, data_set
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 class HookCase(SynchronousTestCase):
@@ -37,7 +45,7 @@ class HookCase(SynchronousTestCase):
         self,
         *hooks: Any,
         storage: IStorage | None = None,
-        studies: Studies | None = None,
+        studies: Arrivals | None = None,
         observe: events.Observer = events.ignore,
     ) -> Peer:
         hooked = Hooked(storage or self.storage, self.reactor, *hooks, studies=studies)
@@ -169,6 +177,34 @@ class InstanceTests(HookCase):
             self.assertTrue(there.pop())
 
 
+def in_study(study: str) -> bytes:
+    """Return a data set of a study, in Explicit VR Little Endian, with pixels."""
+    values = Dataset()
+    values.SOPClassUID, values.SOPInstanceUID, values.StudyInstanceUID = CT, "1.2.3", study
+    values.add_new("PixelData", "OW", bytes(100))
+    output = DicomBytesIO()
+    output.is_little_endian, output.is_implicit_VR = True, False
+    write_dataset(output, values)
+    return output.getvalue()
+
+
+class Told:
+    """Remembers what it is told of studies."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def begun(self, instance: Instance) -> None:
+        assert getattr(instance.walk, "study_instance_uid", None) == "1.2"
+        self.said.append("begun")
+
+    def given_up(self, instance: Instance) -> None:
+        self.said.append("given up")
+
+    def received(self, received: InstanceReceived) -> None:
+        self.said.append("received")
+
+
 class StudyTests(HookCase):
     """Studies are told what arrives and what does not."""
 
@@ -179,18 +215,50 @@ class StudyTests(HookCase):
         peer = self.associate(studies=studies)
         arriving: list[int] = []
         self.patch(studies, "received", lambda received: arriving.append(len(studies._arriving)))
-        peer.stores("1.2.3", data_set())
+        peer.stores("1.2.3", in_study("1.2"))
         self.assertEqual(arriving, [1])
         studies._arriving.clear()
-        peer.stores("1.2.3", data_set()[:-3])
+        peer.stores("1.2.3", in_study("1.2")[:-3])
         self.assertEqual(studies._arriving, {})
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(arriving, [1, 0])
         stubborn = Stubborn()
         stubborn.committing = OSError(28, "No space left on device")
         for studied in (studies, None):
             peer = self.associate(self.received.append, storage=stubborn, studies=studied)
-            peer.stores("1.2.4", data_set("1.2.4"))
+            peer.stores("1.2.3", in_study("1.2"))
             self.assertEqual(peer.response.status, 0xA700)
         self.assertEqual((studies._arriving, self.received), ({}, []))
+
+    def test_once(self) -> None:
+        """That an instance is arriving is said once, when its walk has come to know of which study it is."""
+        studies = Told()
+        peer = self.associate(studies=studies)
+        context, octets = peer.context(CT).id, in_study("1.2")
+        known = octets.index(b"\x20\0\x0d\0UI") + 12
+        peer.sends(begun(context, store_rq()) + data(context, octets[: known - 1], last=False))
+        self.assertEqual(studies.said, [])
+        for octet in range(known - 1, len(octets) - 1):
+            peer.sends(data(context, octets[octet : octet + 1], last=False))
+            self.assertEqual(studies.said, ["begun"])
+        peer.sends(data(context, octets[-1:]))
+        self.assertEqual((peer.response.status, studies.said), (Status.SUCCESS, ["begun", "received"]))
+
+    def test_deflated(self) -> None:
+        """What is walked in a thread may have been written by then: it is said before that is kept."""
+        studies = Told()
+        pool = Pool()
+        hooked = Hooked(self.storage, self.reactor, studies=studies)
+        storage = Storage(hooked, threads=Threads(self.reactor, cast(Any, pool)))
+        peer = Peer(Acceptor(self.reactor, [storage]))
+        peer.associates({CT: [DEFLATED]})
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        octets = deflate.compress(in_study("1.2")) + deflate.flush()
+        peer.stores("1.2.3", octets + b"\0" * (len(octets) % 2))
+        self.assertEqual(studies.said, [])
+        pool.run()
+        peer.exchange()
+        self.assertEqual((peer.response.status, studies.said), (Status.SUCCESS, ["begun", "received"]))
 
 
 class AssociationTests(HookCase):

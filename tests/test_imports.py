@@ -69,6 +69,7 @@ MAY_IMPORT = {
     "studies": "interfaces networks hooks",
     "commandline": "",
     "executions": "events networks hooks studies commandline",
+    "reports": "interfaces hooks studies",
     "dumps": "core uids visible",
     "statuses": "core",
     "lines": "core interfaces events uids visible dumps statuses",
@@ -76,7 +77,7 @@ MAY_IMPORT = {
     "observers": "core interfaces events visible lines records",
     "ledger": "errors interfaces limits",
     "turns": "",
-    "workers": "events ledger",
+    "workers": "events ledger reports",
     "node": "events acceptor workers",
     "peers": "core acceptor uids",
     "samples": "core interfaces part10 uids",
@@ -87,20 +88,21 @@ MAY_IMPORT = {
     "profiles": "",
     "tls": "interfaces pem profiles",
     "arguments": "",
-    "options": "arguments checkers uids networks partfile commits layout commandline",
+    "ports": "arguments",
+    "options": "arguments checkers uids networks partfile commits layout commandline ports",
     "assembly": """
         interfaces events uids policies limits timers acceptor walking services partfile commits layout
-        filestore checkers identity hooks studies commandline executions
+        filestore checkers identity hooks studies commandline executions reports
     """,
     "tap": """
         interfaces events uids implementation policies limits acceptor partfile observers node signals options
-        ledger turns workers assembly
+        ledger turns workers assembly studies reports
     """,
     "": """
         errors core interfaces events implementation policies limits timers protocol requestor acceptor
         services filestore node pipe
     """,
-    "worker": "observers signals tap workers",
+    "worker": "observers reports signals tap workers",
     "progress": "",
     "selection": "errors core uids part10 sources",
     "outcomes": "errors core uids visible dumps statuses observers",

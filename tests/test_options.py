@@ -271,7 +271,6 @@ REFUSED = [
     (["11112", "-xcs", ""], "argument -xcs/--exec-on-eostudy: '' names no program"),
     (["11112", "-xcr", "x", "--ignore"], "argument --exec-on-reception: not allowed with --ignore"),
     (["11112", "-xcs", "x", "--ignore"], "argument --exec-on-eostudy: not allowed with --ignore"),
-    (["11112", "-xcs", "x", "--processes", "2"], "argument --exec-on-eostudy: not allowed with --processes"),
     (["11112", "-tos", "0"], "argument -tos/--eostudy-timeout: '0' is not a number of seconds (more than 0)"),
     (["11112", "-tos", "-1"], f"argument -tos/--eostudy-timeout: '-1' {NOT_SECONDS}"),
     (["11112", "--exec-processes", "0"], "argument --exec-processes: '0' is not a number of processes"),

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import resource
 import signal
 import socket
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from twisted.internet.defer import succeed
@@ -23,7 +25,10 @@ from dicomnode.lines import SAID
 from dicomnode.observers import LogObserver, Relay, begin_lines, lines_for
 from dicomnode.policies import PolicyFile
 from dicomnode.records import record
+from dicomnode.studies import Arrived
 from dicomnode.tap import makeService
+from dicomnode.workers import REPORTS
+from tests.test_executions import Process as Executed
 from tests.test_tap import TapCase
 from tests.test_workers import Port, Process, Reactor
 
@@ -37,6 +42,14 @@ class Listening(Reactor):
         super().__init__()
         self.ports: list[Any] = []
         self.stopped = 0
+        self.executed: list[Executed] = []
+
+    def spawnProcess(self, protocol: Any, executable: Any, arguments: Any, **how: Any) -> Any:
+        if executable == sys.executable:
+            return super().spawnProcess(protocol, executable, arguments, **how)
+        self.executed.append(Executed(protocol, executable, arguments, how["env"]))
+        protocol.makeConnection(self.executed[-1])
+        return self.executed[-1]
 
     def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> Any:
         listening = socket.create_server(("127.0.0.1", 0))
@@ -49,8 +62,8 @@ class Listening(Reactor):
         self.stopped += 1
 
 
-class ServiceTests(TapCase):
-    """The first process listens, and has others accept."""
+class ServiceCase(TapCase):
+    """Tests of the first process, whose others are in memory."""
 
     reactor: Listening
 
@@ -78,6 +91,10 @@ class ServiceTests(TapCase):
     @property
     def processes(self) -> list[Process]:
         return self.reactor.processes
+
+
+class ServiceTests(ServiceCase):
+    """The first process listens, and has others accept."""
 
     def test_starts(self) -> None:
         """It listens once, accepts nothing, and tells each what the command line said."""
@@ -202,6 +219,73 @@ class ServiceTests(TapCase):
         self.processes[0].says(b"I: a\n")
         self.processes[0].ready()
         self.assertEqual(stream.getvalue(), "I: a\n")
+
+
+class StudyTests(ServiceCase):
+    """Upon the end of a study the first process executes a command, whichever has received of it."""
+
+    @property
+    def executed(self) -> list[Executed]:
+        return self.reactor.executed
+
+    def kept(self, process: Process, path: str, calling: str = "CT1") -> None:
+        arrived = Arrived("1.2", calling, "HERE", "192.0.2.1", 100, self.reactor.seconds(), path)
+        process.says(f"begun [7, {json.dumps('1.2')}]\n".encode(), REPORTS)
+        process.says(f"kept [7, {json.dumps(asdict(arrived))}]\n".encode(), REPORTS)
+
+    def commands(self) -> list[Any]:
+        return [
+            (*one.arguments[2:], one.environment[b"DICOMNODE_INSTANCES"].decode()) for one in self.executed
+        ]
+
+    def end(self) -> None:
+        for one in self.executed:
+            if not one.gone:
+                one.ends()
+        super().end()
+
+    def test_executed(self) -> None:
+        """One command, when nothing has come for so long to any of them, though one of them has died."""
+        self.begin("-xcs", "sh -c #p #a", "-tos", "10", "-xcr", "sh #f", "--exec-processes", "9")
+        one, other = self.processes
+        for process in (one, other):
+            process.ready()
+        self.kept(one, "/a/1/x")
+        self.reactor.advance(6)
+        self.kept(other, "/a/2/y", "MR1")
+        other.says(b'begun [8, "1.2"]\n', REPORTS)
+        self.reactor.advance(10)
+        other.ends(signal=9)
+        self.assertEqual(self.executed, [])
+        self.reactor.advance(10)
+        self.assertEqual(self.commands(), [("/a", "MR1", "2")])
+        self.assertEqual(self.service._behind._executions._most, 3)
+
+    def test_stop(self) -> None:
+        """What comes while they stop is counted: studies end when all of them have ended."""
+        service = self.begin("-xcs", "sh -c #p #a")
+        one, other = self.processes
+        for process in (one, other):
+            process.ready()
+        self.kept(one, "/a/x")
+        stopping = service.stopService()
+        one.ends()
+        self.kept(other, "/a/y")
+        self.assertEqual(self.executed, [])
+        other.ends()
+        self.assertEqual(self.commands(), [("/a", "CT1", "2")])
+        self.assertEqual(self.executed[0].environment[b"DICOMNODE_BECAUSE"], b"stopped")
+        self.assertNoResult(stopping)
+        self.executed[0].ends()
+        self.successResultOf(stopping)
+
+    def test_without(self) -> None:
+        """Where no command is executed for studies, nothing is gathered."""
+        self.begin("-xcr", "sh #f")
+        self.assertIsNone(self.service._acceptor._gathering)
+        self.processes[0].ready()
+        self.kept(self.processes[0], "/a/x")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class WordTests(SynchronousTestCase):

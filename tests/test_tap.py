@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import resource
 import signal
 import sys
 import tempfile
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import twisted.internet
-from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from twisted.application.service import IService
-from twisted.application.twist._options import TwistOptions
 from twisted.internet.defer import succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 from twisted.python.threadpool import ThreadPool
-from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import assembly, filestore, uids
@@ -38,7 +31,6 @@ from dicomnode.options import Options
 from dicomnode.tap import CannotStart, makeService
 from dicomnode.testing import Peer
 from tests.certificates import Authority
-from tests.test_executions import ProcessReactor
 from tests.test_options import DEFAULTS
 from tests.test_services import CT, EXPLICIT_VR_LE, IMPLICIT_VR_LE, data_set
 
@@ -771,253 +763,3 @@ class CannotStartTests(TapCase):
         self.install(Unwilling(CannotListenError("", 11112, OSError(98, "in use"))))
         self.assertRaises(CannotStart, makeService(self.options()).startService)
         self.assertEqual(started, [])
-
-
-class LogTests(TapCase):
-    """Our lines go to stderr, and to Twisted's log; but not to one place twice."""
-
-    def lines(self) -> list[str]:
-        return self.stderr.getvalue().splitlines()
-
-    def ours(self) -> list[dict[str, Any]]:
-        return [event for event in self.logged if event.get("log_namespace") == "dicomnode"]
-
-    def test_levels(self) -> None:
-        """The level decides what is logged."""
-        for arguments, some, debug in (
-            ((), False, False),
-            (("-q",), False, False),
-            (("-ll", "error"), False, False),
-            (("-v",), True, False),
-            (("-ll", "info"), True, False),
-            (("-d",), True, True),
-        ):
-            self.stderr.seek(0)
-            self.stderr.truncate()
-            self.install(MemoryReactorClock())
-            self.start(*arguments)
-            self.associate()
-            self.assertEqual("I: Accepting Association" in self.lines(), some, arguments)
-            self.assertEqual(any(line.startswith("D:") for line in self.lines()), debug, arguments)
-
-    def test_json(self) -> None:
-        """The format may be one object a line."""
-        self.start("-v", "--log-format", "json")
-        self.associate()
-        self.assertTrue(self.lines())
-        for line in self.lines():
-            self.assertIsInstance(json.loads(line), dict)
-
-    def test_elsewhere(self) -> None:
-        """In an application of one's own, stderr is that one's: events go to Twisted's log alone."""
-        options = self.options("-v")
-        options.parent = None
-        service = makeService(options)
-        service.startService()
-        self.addCleanup(self.stop, service)
-        self.associate()
-        self.assertEqual(self.lines(), [])
-        self.assertIn("Accepting Association", [event.get("line") for event in self.ours()])
-
-    def test_both(self) -> None:
-        """Each event goes to stderr and to Twisted's log, where they differ."""
-        self.same(True)
-        self.start("-v")
-        self.associate()
-        self.assertEqual(self.lines().count("I: Accepting Association"), 1)
-        self.assertTrue(self.ours())
-
-    def twistd(self, *arguments: str) -> Any:
-        """Return the options of a command line of twistd."""
-        options = ServerOptions()
-        options.parseOptions([*arguments, "storescp", "-v", "-od", self.directory, "11112"])
-        return options.subOptions
-
-    def twist(self, *arguments: str) -> Any:
-        """Return the options of a command line of twist."""
-        options = TwistOptions()
-        options.parseOptions([*arguments, "storescp", "-v", "-od", self.directory, "11112"])
-        return options.subOptions
-
-    def assert_logged(self, options: Any, twisted_too: bool) -> None:
-        """Assert that what happens is on stderr, and whether it is in Twisted's log, too."""
-        self.logged.clear()
-        self.stderr.seek(0)
-        self.stderr.truncate()
-        self.install(MemoryReactorClock())
-        service = makeService(options)
-        service.startService()
-        self.associate()
-        self.assertEqual(self.lines().count("I: Accepting Association"), 1)
-        self.assertEqual(bool(self.ours()), twisted_too)
-        self.stop(service)
-
-    def same(self, same: bool) -> None:
-        """Let stdout and stderr be the same file, or not."""
-        self.patch(os.path, "sameopenfile", lambda one, other: same or one == other)
-
-    def test_twistd(self) -> None:
-        """With twistd it is a question of whether its log goes to stdout, and stdout where stderr goes."""
-        for arguments, same, twisted_too in (
-            (("-n",), True, False),
-            (("-n", "--logfile=-"), True, False),
-            (("-n",), False, True),
-            (("-n", f"--logfile={self.mktemp()}"), True, True),
-            (("-n", "--syslog"), True, True),
-            ((), True, True),
-        ):
-            self.same(same)
-            self.assert_logged(self.twistd(*arguments), twisted_too)
-
-    def test_twist(self) -> None:
-        """With twist it is a question of which file its log is."""
-        for arguments, same, twisted_too in (
-            ((), True, False),
-            ((), False, True),
-            (("--log-file=-",), True, False),
-            (("--log-file=+",), False, False),
-            (("--log-file=+",), True, False),
-            ((f"--log-file={self.mktemp()}",), False, True),
-        ):
-            self.same(same)
-            self.patch(sys.modules["twisted.application.twist._options"], "stdout", Descriptor(1))
-            self.patch(sys.modules["twisted.application.twist._options"], "stderr", Descriptor(2))
-            options = self.twist(*arguments)
-            log_file = options.parent["logFile"]
-            if not isinstance(log_file, Descriptor):
-                self.addCleanup(log_file.close)
-            self.assert_logged(options, twisted_too)
-
-    def test_log_that_is_no_file(self) -> None:
-        """A log that is no file of the system is another place than stderr."""
-        options = self.twist()
-        options.parent["logFile"] = io.StringIO()
-        self.assert_logged(options, True)
-
-    def test_closed_descriptors(self) -> None:
-        """Where stdout or stderr is closed, the two are not the same."""
-
-        def sameopenfile(one: int, other: int) -> bool:
-            raise OSError(9, "Bad file descriptor")
-
-        self.patch(os.path, "sameopenfile", sameopenfile)
-        self.assert_logged(self.twistd("-n"), True)
-
-
-class CommandTests(TapCase):
-    """Commands are executed upon what arrives."""
-
-    class Reactor(MemoryReactorClock, ProcessReactor):
-        """A reactor in memory, whose processes are none."""
-
-        def __init__(self) -> None:
-            MemoryReactorClock.__init__(self)
-            self.processes = []
-            self.error = None
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.reactor: CommandTests.Reactor
-        self.install(self.Reactor())
-
-    def stores(self, uid: str, study: str = "1.2") -> None:
-        values = Dataset()
-        values.SOPClassUID, values.SOPInstanceUID, values.StudyInstanceUID = CT, uid, study
-        output = DicomBytesIO()
-        output.is_little_endian, output.is_implicit_VR = True, False
-        write_dataset(output, values)
-        peer = self.associate()
-        peer.stores(uid, output.getvalue())
-        self.assertEqual(peer.response.status, 0)
-        peer.releases()
-        peer.transport.lose()
-
-    def executed(self) -> list[list[str]]:
-        """Return the arguments of what has been executed."""
-        return [process.arguments for process in self.reactor.processes]
-
-    def ends(self) -> None:
-        for process in self.reactor.processes:
-            if not process.gone:
-                process.ends()
-
-    def test_on_reception(self) -> None:
-        """One for each instance, with its file."""
-        self.start("-xcr", "sh -c x #p/#f #a #c #r", "--layout", "{study}/{instance}")
-        self.stores("1.2.3")
-        self.stores("1.2.4")
-        path = os.path.abspath(self.directory)
-        for arguments, uid in zip(self.executed(), ("1.2.3", "1.2.4"), strict=True):
-            self.assertEqual(arguments[3:], [f"{path}/1.2/{uid}", "PEER", "ANY-SCP", "192.0.2.1"])
-        self.ends()
-
-    def test_on_eostudy(self) -> None:
-        """One for each study, when it has been quiet; though nothing is checked."""
-        self.start("-xcs", "sh -c x #p", "-tos", "5", "--no-check")
-        for uid in ("1.2.3", "1.2.4"):
-            self.stores(uid)
-            self.reactor.advance(4)
-        self.assertEqual(self.executed(), [])
-        self.reactor.advance(1)
-        self.assertEqual(self.executed(), [["sh", "-c", "x", os.path.abspath(self.directory)]])
-        self.assertEqual(self.reactor.processes[0].environment[b"DICOMNODE_INSTANCES"], b"2")
-        self.ends()
-
-    def test_bounds(self) -> None:
-        """So many at a time, for so long."""
-        self.start("-xcr", "sh #f", "--exec-processes", "1", "--exec-timeout", "7")
-        self.stores("1.2.3")
-        self.stores("1.2.4")
-        self.assertEqual(self.executed(), [["sh", "CT.1.2.3"]])
-        self.reactor.advance(7)
-        (process,) = self.reactor.processes
-        self.assertEqual(process.told[-1], "TERM")
-        process.ends(None, 15)
-        self.assertEqual(self.executed()[1:], [["sh", "CT.1.2.4"]])
-        self.ends()
-        self.assertIn("sh CT.1.2.3 (process 4711) was ended: it took 7 s", self.stderr.getvalue())
-
-    def test_stop(self) -> None:
-        """When the service stops, studies end, and what is executed has the grace to finish."""
-        service = self.start("-xcs", "sh #p", "--grace", "5")
-        self.stores("1.2.3")
-        stopping = service.stopService()
-        self.assertEqual(len(self.executed()), 1)
-        self.assertNoResult(stopping)
-        self.reactor.advance(5)
-        (process,) = self.reactor.processes
-        self.assertEqual(process.told[-1], "TERM")
-        self.assertNoResult(stopping)
-        process.ends(None, 15)
-        self.assertIsNone(self.successResultOf(stopping))
-
-    def test_hasten(self) -> None:
-        """Upon a second signal it has not."""
-        service = self.start("-xcr", "sh #p")
-        self.stores("1.2.3")
-        stopping = service.stopService()
-        service.hasten()
-        self.ends()
-        self.assertIsNone(self.successResultOf(stopping))
-
-    def test_no_program(self) -> None:
-        """A program that is not there is an error at start, with one process or several."""
-        for more in ((), ("--processes", "2")):
-            self.stderr.truncate(0)
-            self.stderr.seek(0)
-            options = self.options("-xcr", "no-such-program-here #f", *more)
-            self.assert_cannot_start(
-                "argument --exec-on-reception: 'no-such-program-here #f': there is no such program",
-                partial(makeService, options),
-            )
-
-
-class Descriptor(io.StringIO):
-    """A stream with the number of a descriptor."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-    def fileno(self) -> int:
-        return self.number

@@ -5,40 +5,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, cast
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString, serverFromString
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IOpenSSLServerConnectionCreator,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dicomnode import events, pem, tls
-from dicomnode.core import association as core
-from dicomnode.core.machine import Role
 from dicomnode.core.pdu import AssociateRJ
 from dicomnode.interfaces import IReadable
 from dicomnode.limits import Limits
 from dicomnode.policies import CertificateSubject, certificate_of, common_name
-from dicomnode.profiles import Profile, openssl_name
+from dicomnode.profiles import Profile
 from dicomnode.services import Verification
-from dicomnode.testing import Peer, Transport
+from dicomnode.testing import Transport
 from dicomnode.tls import (
     ClientCertificate,
     InvalidCertificates,
@@ -46,151 +32,11 @@ from dicomnode.tls import (
     TLSServerEndpoint,
     client_options,
 )
-from tests.cases import CT_IMAGE_STORAGE, ShellTestCase
+from tests.cases import CT_IMAGE_STORAGE
 from tests.certificates import Authority, private_pem
+from tests.tlscases import Endpoint, TLSPeer, TLSTestCase, Wires
 
 NO_CERTIFICATE = "peer did not return a certificate"
-
-
-@implementer(IStreamServerEndpoint)
-class Endpoint:
-    """An endpoint that listens to whom it is told about."""
-
-    factory: IProtocolFactory
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        self.factory = protocolFactory
-        return Deferred()
-
-
-class Wires(Transport):
-    """The transport of a server, at whose other end is OpenSSL: what is delivered is encrypted."""
-
-    def __init__(self, protocol: Protocol, context: SSL.Context) -> None:
-        super().__init__(protocol)
-        self.client = SSL.Connection(context, None)
-        self.client.set_connect_state()
-        self.error: SSL.Error | None = None
-
-    def handshake(self) -> None:
-        """Let both ends say what they have to, until they are done."""
-        for _ in range(6):
-            try:
-                self.client.do_handshake()
-            except SSL.WantReadError:
-                pass
-            except SSL.Error as error:
-                self.error = error
-            self._send()
-            self._receive()
-
-    def deliver(self, data: bytes, size: int | None = None) -> None:
-        if self.error is None:
-            self.client.sendall(data)
-            self._send()
-
-    def taken(self) -> bytes:
-        self._receive()
-        taken = []
-        try:
-            while True:
-                taken.append(self.client.recv(1 << 16))
-        except (SSL.WantReadError, SSL.ZeroReturnError):
-            pass
-        except SSL.Error as error:
-            self.error = error
-        return b"".join(taken)
-
-    def _send(self) -> None:
-        try:
-            while True:
-                super().deliver(self.client.bio_read(1 << 16))
-        except SSL.WantReadError:
-            pass
-
-    def _receive(self) -> None:
-        data = super().taken()
-        if data:
-            self.client.bio_write(data)
-
-
-class TLSPeer(Peer):
-    """A requestor on TLS."""
-
-    transport: Wires
-
-    def __init__(self, endpoint: Endpoint, context: SSL.Context) -> None:
-        protocol = endpoint.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 50000))
-        assert protocol is not None
-        self.tls = cast(Any, protocol)
-        self.association = self.tls.wrappedProtocol
-        self.transport = Wires(self.tls, context)
-        self.indications: list[core.Indication] = []
-        self._core = core.Association(Role.REQUESTOR)
-        self._size = None
-        self._message_id = 0
-        self.transport.connect()
-
-
-class TLSTestCase(ShellTestCase):
-    """An acceptor behind TLS."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
-        self.authority = Authority(self.directory)
-        self.key, self.certificate = self.authority.issue("node")
-
-    def listens(self, **options: Any) -> ServerOptions:
-        """Let the acceptor listen on TLS."""
-        options = {"trust_roots": self.authority.path} | options
-        found = ServerOptions(self.key, self.certificate, **options)
-        self.endpoint = Endpoint()
-        TLSServerEndpoint(self.endpoint, found).listen(self.acceptor)
-        return found
-
-    def context(
-        self, *files: str, ciphers: bytes | None = None, newest: int = SSL.TLS1_3_VERSION
-    ) -> SSL.Context:
-        """Return what a client is like, with a key and a certificate or none."""
-        context = SSL.Context(SSL.TLS_METHOD)
-        context.set_max_proto_version(newest)
-        if ciphers is not None:
-            context.set_cipher_list(ciphers)
-        if files:
-            key, certificate = files
-            context.use_privatekey_file(key)
-            context.use_certificate_file(certificate)
-        return context
-
-    def connects_by_tls(self, context: SSL.Context, handshake: bool = True) -> TLSPeer:
-        peer = TLSPeer(self.endpoint, context)
-        self.peers.append(peer)
-        if handshake:
-            peer.transport.handshake()
-        return peer
-
-    def client(self, *files: str, **how: Any) -> TLSPeer:
-        """Return a peer that has gone through the handshake, or has not."""
-        return self.connects_by_tls(self.context(*files, **how))
-
-    def assertRefused(self, peer: TLSPeer, why: str) -> None:
-        """Assert that there is no TLS, and that it is said why, once."""
-        self.assertTrue(peer.transport.disconnecting)
-        peer.transport.lose()
-        (failed,) = self.seen.of(events.TLSFailed)
-        self.assertEqual((failed.peer, failed.why), (peer.transport.getPeer(), why))
-        self.assertEqual(self.last(events.AssociationEnded).how, "never")
-        self.assertEqual(self.acceptor.associations, set())
-        self.seen.events.clear()
-
-    def assertWorks(self, peer: Peer) -> None:
-        """Assert that there is an association, on which there is an answer."""
-        peer.associates()
-        self.assertEstablished(peer)
-        peer.echoes()
-        self.assertResponses(peer, 0)
 
 
 class HandshakeTests(TLSTestCase):
@@ -331,82 +177,6 @@ class HandshakeTests(TLSTestCase):
         wires.handshake()
         wires.lose()
         self.assertEqual([event["why"] for event in logged if "why" in event], [NO_CERTIFICATE])
-
-
-class ProfileTests(TLSTestCase):
-    """The profiles of PS3.15, by what is negotiated."""
-
-    def negotiated(self, profile: Profile, ciphers: str, rsa_key: bool) -> str | None:
-        """Return the cipher suite that is negotiated in TLS 1.2, if any."""
-        self.key, self.certificate = self.keys[rsa_key]
-        self.listens(profile=profile)
-        peer = self.client(*self.ours, ciphers=ciphers.encode(), newest=SSL.TLS1_2_VERSION)
-        if peer.transport.error is not None:
-            self.assertRefused(peer, "no shared cipher")
-            return None
-        peer.transport.lose()
-        return peer.transport.client.get_cipher_name()
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.keys = (self.key, self.certificate), self.authority.issue("rsa", rsa_key=True)
-        self.ours = self.authority.issue("ct1", rsa_key=True)  # one on a curve needs a suite with curves
-
-    def test_suites(self) -> None:
-        """Each profile has its suites of TLS 1.2, and no others."""
-        ecdhe = {
-            "ECDHE-ECDSA-AES256-GCM-SHA384",
-            "ECDHE-RSA-AES256-GCM-SHA384",
-            "ECDHE-ECDSA-AES128-GCM-SHA256",
-            "ECDHE-RSA-AES128-GCM-SHA256",
-        }
-        dhe = {"DHE-RSA-AES256-GCM-SHA384", "DHE-RSA-AES128-GCM-SHA256"}
-        others = {
-            "AES128-SHA",
-            "AES128-GCM-SHA256",
-            "AES256-SHA",
-            "DHE-RSA-AES128-SHA",
-            "DHE-RSA-AES128-SHA256",
-            "ECDHE-ECDSA-AES128-SHA",
-            "ECDHE-ECDSA-CHACHA20-POLY1305",
-            "ECDHE-RSA-AES128-SHA",
-            "ECDHE-RSA-AES256-SHA384",
-            "ECDHE-RSA-CHACHA20-POLY1305",
-        }
-        for profile, expected in (
-            (Profile.RFC_9325, ecdhe),
-            (Profile.EXTENDED, ecdhe | dhe),
-            (Profile.NON_DOWNGRADING, ecdhe | dhe),
-            (Profile.BCP_195, ecdhe | dhe | {"AES128-SHA"}),
-        ):
-            self.assertEqual(set(map(openssl_name, profile.suites)), expected)
-            for name in ecdhe | dhe | others:
-                found = self.negotiated(profile, f"{name}:@SECLEVEL=0", "ECDSA" not in name)
-                self.assertEqual(found, name if name in expected else None, (profile, name))
-
-    def test_preferred(self) -> None:
-        """We choose, and the longest key."""
-        self.assertEqual(
-            self.negotiated(Profile.BCP_195, "AES128-SHA:ECDHE-RSA-AES128-GCM-SHA256:" + "ALL", True),
-            "ECDHE-RSA-AES256-GCM-SHA384",
-        )
-
-    def test_tls_1_3(self) -> None:
-        """TLS 1.3 has suites that the extended profile does not name: it ends at TLS 1.2."""
-        for profile in Profile:
-            self.listens(profile=profile)
-            peer = self.client(*self.ours)
-            version = peer.transport.client.get_protocol_version_name()
-            self.assertEqual(version, "TLSv1.2" if profile is Profile.EXTENDED else "TLSv1.3")
-
-    def test_dhe(self) -> None:
-        """The group of DHE is one of 2048 bits, or what is in a file."""
-        self.assertEqual(pem.ffdhe2048()[:27], b"-----BEGIN DH PARAMETERS---")
-        path = self.authority.write("dh.pem", pem.ffdhe2048())
-        self.key, self.certificate = self.keys[True]
-        self.listens(profile=Profile.EXTENDED, dh_parameters=path)
-        peer = self.client(*self.ours, ciphers=b"DHE", newest=SSL.TLS1_2_VERSION)
-        self.assertIsNone(peer.transport.error)
 
 
 class TimeTests(TLSTestCase):
@@ -665,94 +435,3 @@ class ClientTests(TLSTestCase):
             with self.assertRaises(InvalidCertificates) as raised:
                 client_options("localhost", **cast(Any, options)).clientConnectionForTLS(cast(Any, None))
             self.assertIn(why, str(raised.exception))
-
-
-class EndpointTests(SynchronousTestCase):
-    """The strings that describe endpoints."""
-
-    def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
-        self.authority = Authority(self.directory)
-        self.key, self.certificate = self.authority.issue("node")
-        self.reactor = MemoryReactorClock()
-        self.files = f"privateKey={self.key}:certKey={self.certificate}"
-
-    def server(self, description: str) -> None:
-        endpoint = serverFromString(self.reactor, description)
-        endpoint.listen(Factory.forProtocol(Protocol))
-
-    def invalid(self, why: str, description: str) -> None:
-        with self.assertRaises((TypeError, ValueError)) as raised:
-            serverFromString(self.reactor, description)
-        self.assertIn(why, str(raised.exception))
-
-    def test_server(self) -> None:
-        """It listens on the registered port, or where it is told to."""
-        trust = f"{self.files}:trustRoots={self.authority.path}"
-        self.server(f"dicom-tls:{trust}")
-        self.server(f"dicom-tls:104:{trust}:interface=192.0.2.7:backlog=5:profile=extended")
-        self.server(
-            rf"dicom-tls:{trust}:endpoint=tcp6\:11112\:interface=\:\:1".replace(r"=\:\:1", r"=\\\:\\\:1")
-        )
-        found = [(port, interface, backlog) for port, _, backlog, interface in self.reactor.tcpServers]
-        self.assertEqual(found, [(2762, "", 1024), (104, "192.0.2.7", 5), (11112, "::1", 50)])
-
-    def test_all_keys(self) -> None:
-        """Each key of the description has its effect."""
-        dh = self.authority.write("dh.pem", pem.ffdhe2048())
-        self.server(
-            f"dicom-tls:0:{self.files}:trustRoots={self.authority.path}:crl={self.authority.revoke()}:"
-            f"extraCertChain={self.authority.path}:dhParameters={dh}:clientCertificate=request:profile=bcp195"
-        )
-        self.server(f"dicom-tls:0:{self.files}:clientCertificate=none")
-        self.assertEqual(len(self.reactor.tcpServers), 2)
-
-    def test_paths(self) -> None:
-        """Files are found again wherever the process goes."""
-        self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(self.directory)
-        path = os.path.abspath("node.pem")
-        endpoint: Any = serverFromString(
-            self.reactor, "dicom-tls:0:privateKey=node.key:certKey=node.pem:clientCertificate=none"
-        )
-        os.chdir("/")
-        endpoint.read()
-        self.assertEqual(endpoint.path, path)
-
-    def test_invalid(self) -> None:
-        """What is wrong with a description is said in a line."""
-        self.invalid("privateKey= is needed", "dicom-tls:0")
-        self.invalid("client certificates need trust roots", f"dicom-tls:0:{self.files}")
-        self.invalid(
-            "profile=strong is none of bcp195, non-downgrading, extended, rfc9325",
-            f"dicom-tls:0:{self.files}:clientCertificate=none:profile=strong",
-        )
-        self.invalid(
-            "clientCertificate=yes is none of require, request, none",
-            f"dicom-tls:0:{self.files}:clientCertificate=yes",
-        )
-        self.invalid("unexpected keyword argument 'colour'", f"dicom-tls:0:{self.files}:colour=red")
-
-    def test_client(self) -> None:
-        """A client connects to the registered port, or where it is told to, with a certificate or without."""
-        client = f"privateKey={self.key}:certificate={self.certificate}:trustRoots={self.authority.path}"
-        for description, address in (
-            ("dicom-tls:host=192.0.2.7", ("192.0.2.7", 2762)),
-            (f"dicom-tls:192.0.2.7:104:{client}:hostname=pacs:profile=extended", ("192.0.2.7", 104)),
-            ("dicom-tls:192.0.2.7:104:timeout=3:bindAddress=192.0.2.9", ("192.0.2.7", 104)),
-        ):
-            endpoint: Any = clientFromString(self.reactor, description)
-            hosted = endpoint._wrappedEndpoint
-            self.assertEqual((hosted._hostText, hosted._port), address)
-            self.assertEqual(hosted._timeout, 3 if "timeout" in description else 30)
-            self.assertEqual(hosted._bindAddress, ("192.0.2.9", 0) if "bind" in description else None)
-
-    def test_not_installed(self) -> None:
-        """Without pyOpenSSL, it is said what to install."""
-        self.addCleanup(sys.modules.update, {"OpenSSL": sys.modules["OpenSSL"]})
-        sys.modules["OpenSSL"] = cast(Any, None)
-        for parse in (serverFromString, clientFromString):
-            with self.assertRaises(ValueError) as raised:
-                parse(self.reactor, "dicom-tls:0")
-            self.assertEqual(str(raised.exception), "TLS needs dicomnode[tls]: pip install 'dicomnode[tls]'")

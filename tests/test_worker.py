@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import runpy
 import signal
@@ -27,10 +28,12 @@ from dicomnode.core.association import Aborted
 from dicomnode.core.pdu import AssociateRJ
 from dicomnode.ledger import Ledger
 from dicomnode.options import Options
+from dicomnode.reports import Reports
 from dicomnode.tap import CannotStart, make_worker
 from dicomnode.testing import Peer
 from dicomnode.worker import Orders, main
 from dicomnode.workers import HASTEN, Brief
+from tests.test_hooks import in_study
 from tests.test_services import CT, EXPLICIT_VR_LE, data_set
 
 POLICY = '[[allow]]\naet = "{}"'
@@ -81,6 +84,9 @@ class WorkerCase(SynchronousTestCase):
         self.ledger = Ledger.make(2, 4)
         self.addCleanup(os.close, self.ledger.descriptor)
         self.patch(workers, "LEDGER", self.ledger.descriptor)
+        self.reported, self.reporting = os.pipe()
+        for descriptor in (self.reported, self.reporting):
+            self.addCleanup(os.close, descriptor)
 
     def brief(self, policy: str | None = None, description: str | None = None, **options: Any) -> Brief:
         """Return what a worker is told, whose one socket is bound to an address of its own."""
@@ -114,7 +120,7 @@ class ServiceTests(WorkerCase):
     """The service of a worker is that of a node, with what it shares."""
 
     def make(self, brief: Brief) -> Any:
-        service, self.reread = make_worker(brief)
+        service, self.reread = make_worker(brief, Reports(self.reactor, self.reporting))
         service.startService()
         self.addCleanup(lambda: service.running and service.stopService())
         return service
@@ -176,13 +182,13 @@ class ServiceTests(WorkerCase):
 
         classImplements(Endpoint, IReadable)
         self.patch(tap, "inherited", lambda *_: Endpoint())
-        _, reread = make_worker(self.brief())
+        _, reread = make_worker(self.brief(), Reports(self.reactor, self.reporting))
         reread(None)
         self.assertEqual(read, [1])
 
     def test_cannot_start(self) -> None:
         """An endpoint that cannot be made again says why."""
-        self.assertRaises(CannotStart, make_worker, self.brief(description="nonsense:x"))
+        self.assertRaises(CannotStart, make_worker, self.brief(description="nonsense:x"), None)
         self.assertRegex(self.stderr.getvalue(), r"^dicomnode: error: [^\n]*nonsense[^\n]*\n$")
 
 
@@ -196,11 +202,9 @@ class MainTests(WorkerCase):
         self.patch(signals, "end_soon", lambda reactor, code: self.ended.append(code))
         self.ended: list[int] = []
         reading, self.orders = os.pipe()
-        self.ready, writing = os.pipe()
-        for name, descriptor in (("ORDERS", reading), ("READY", writing)):
+        for name, descriptor in (("ORDERS", reading), ("REPORTS", self.reporting)):
             self.patch(worker, name, descriptor)
-        for descriptor in (reading, self.ready):
-            self.addCleanup(os.close, descriptor)
+        self.addCleanup(os.close, reading)
         self.addCleanup(lambda: self.orders < 0 or os.close(self.orders))
 
     def runs(self, meanwhile: Any, **options: Any) -> None:
@@ -226,8 +230,7 @@ class MainTests(WorkerCase):
         """It says that it is ready, accepts and stores, and its lines say whose they are."""
 
         def meanwhile() -> None:
-            self.assertEqual(os.read(self.ready, 9), b"\n")
-            self.assertEqual(os.read(self.ready, 9), b"")
+            self.assertEqual(os.read(self.reported, 99), b"ready null\n")
             peer = self.peer()
             peer.stores("1.2.3", data_set())
             self.assertEqual(peer.response.status, 0)
@@ -242,6 +245,26 @@ class MainTests(WorkerCase):
         self.assertEqual([line for line in lines if "[3] " not in line or "Listening" in line], [])
         self.assertEqual(self.handlers[signal.SIGINT], signal.SIG_IGN)
         self.assertEqual(self.handlers[signal.SIGHUP], signal.SIG_IGN)
+
+    def test_studies(self) -> None:
+        """What it receives of a study it tells before it answers; it executes nothing itself."""
+
+        def meanwhile() -> None:
+            os.read(self.reported, 99)
+            peer = self.peer()
+            peer.stores("1.2.3", in_study("1.2"))
+            self.assertEqual(peer.response.status, 0)
+            begun, kept = os.read(self.reported, 4096).decode().splitlines()
+            number, study = json.loads(begun.removeprefix("begun "))
+            self.assertEqual(study, "1.2")
+            again, arrived = json.loads(kept.removeprefix("kept "))
+            self.assertEqual((again, arrived["study_instance_uid"]), (number, "1.2"))
+            self.assertEqual(arrived["path"], os.path.join(self.directory, "CT.1.2.3"))
+            peer.transport.lose()
+            self.obeys(b"stop null\n")
+            self.assertEqual(self.reactor.getWriters(), [])
+
+        self.runs(meanwhile, **{"exec-on-eostudy": "sh #p"})
 
     def test_stops_once(self) -> None:
         """However often it is to stop, and by whom, it stops once."""

@@ -29,7 +29,7 @@ from dicomnode.workers import (
     LEDGER,
     LONGEST_DELAY,
     ORDERS,
-    READY,
+    REPORTS,
     SOCKETS,
     STDERR,
     STDOUT,
@@ -74,7 +74,7 @@ class Process:
         self.protocol.childDataReceived(descriptor, octets)
 
     def ready(self) -> None:
-        self.protocol.childDataReceived(READY, b"\n")
+        self.protocol.childDataReceived(REPORTS, b"ready null\n")
 
     def ends(self, code: int = 0, signal: int | None = None) -> None:
         why = ProcessTerminated(code, signal) if code or signal else ProcessDone(0)
@@ -189,7 +189,7 @@ class StartTests(WorkersCase):
                     ORDERS: "w",
                     STDOUT: "r",
                     STDERR: "r",
-                    READY: "r",
+                    REPORTS: "r",
                     LEDGER: self.ledger.descriptor,
                     SOCKETS: 77,
                     SOCKETS + 1: 78,
@@ -285,6 +285,45 @@ class LineTests(WorkersCase):
         self.drain()
         one.ends()
         self.assertEqual(len(self.relayed[1]), KEPT + 1)
+
+
+class Heard:
+    """Remembers what is reported, in place of what gathers it."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def report(self, *what: Any) -> None:
+        self.heard.append(what)
+
+    def gone(self, worker: int) -> None:
+        self.heard.append(worker)
+
+
+class ReportTests(WorkersCase):
+    """What they report is passed on, with who it was; and that they are no more."""
+
+    def test_reports(self) -> None:
+        """A report is a line, and may come in pieces; with the last, a worker is gone."""
+        heard = self.workers._gathering = Heard()  # type: ignore[assignment]
+        one, other = self.start()
+        one.says(b'begun [7, "1.2"]\nkept [7,', REPORTS)
+        other.says(b"given-up 7\n", REPORTS)
+        one.says(b" {}]\n", REPORTS)
+        self.assertEqual(heard.heard, [(1, "begun", [7, "1.2"]), (2, "given-up", 7), (1, "kept", [7, {}])])
+        one.ends(signal=9)
+        self.drain()
+        other.ends()
+        self.assertEqual(heard.heard[3:], [1, 2])
+        self.assertEqual(self.relayed, [])
+
+    def test_nobody_gathers(self) -> None:
+        """Where nobody asks for it, it is passed over."""
+        one, other = self.start()
+        one.says(b"given-up 7\n", REPORTS)
+        self.drain()
+        for process in (one, other):
+            process.ends()
 
 
 class DeathTests(WorkersCase):

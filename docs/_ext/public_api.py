@@ -38,7 +38,7 @@ PUBLIC: Mapping[str, str] = {
     "partfile": "OnDuplicate",
     "part10": "FileMeta part10_header read_file_meta",
     "pipe": "Pipe",
-    "hooks": "AssociationHooks AssociationOver Hook Hooked InstanceReceived",
+    "hooks": "Arrivals AssociationHooks AssociationOver Hook Hooked InstanceReceived",
     "studies": "Because Studies StudyEnded",
     "executions": "Executions OnReception OnStudy",
     "commandline": "CommandLine",
@@ -103,6 +103,7 @@ ONLY = {
     "FileStorage": "__init__ directory open",
     "Hooked": "__init__ open",
     "Invocation": "association context has_data_set octets octets_total request",
+    "Studies": "__init__ begun given_up received stop",
     "Executions": "__init__ finished stop_within",
     "Acceptor": "__init__ associations buildProtocol drain logins",
 }

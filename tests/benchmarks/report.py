@@ -42,6 +42,9 @@ those within each round."""
 
 SERIAL = {server.name for server in SERVERS if server.serial}
 OURS = SERVERS[0].name
+FORK = "+B --fork"
+#: What takes as many cores as there are is compared with us in one process, and in two.
+SEVERAL = next(server.name for server in SERVERS if server.processes > 1)
 ALONE = "generator alone"  #: the load generator, with a peer that discards what it is sent
 
 
@@ -60,9 +63,9 @@ class Row:
             return None
         return min(values) if name == "p10" else statistics.median(values)
 
-    def ratio(self, other: str) -> float | None:
+    def ratio(self, other: str, ours: str = OURS) -> float | None:
         """Return the median of the ratios of dicomnode's rate and another's."""
-        pairs = zip(self.rounds.get(OURS, []), self.rounds.get(other, []), strict=False)
+        pairs = zip(self.rounds.get(ours, []), self.rounds.get(other, []), strict=False)
         # Of the large instance, a part may have been sent.
         unit = "MB/s" if "rate" not in self.scenario.figures else "rate"
         ratios = [ours[unit] / theirs[unit] for ours, theirs in pairs if unit in ours and theirs.get(unit)]
@@ -88,14 +91,21 @@ class Row:
         return "\n".join(lines)
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """Return what became of the goals."""
-        return [self._verdict(goal) for goal in self.scenario.goals]
+        """Return what became of the goals; of those about a process for each association, in two ways."""
+        found = []
+        for goal in self.scenario.goals:
+            found.append(self._verdict(goal, OURS))
+            if goal.than == FORK and self.rounds.get(SEVERAL):
+                found.append(self._verdict(goal, SEVERAL))
+        return found
 
-    def _verdict(self, goal: Goal) -> dict[str, Any]:
-        measured = self.ratio(goal.than) if goal.than else self.figure(OURS, goal.figure)
+    def _verdict(self, goal: Goal, ours: str) -> dict[str, Any]:
+        measured = self.ratio(goal.than, ours) if goal.than else self.figure(ours, goal.figure)
+        what = f"x {goal.than}" if goal.than else FIGURES[goal.figure][0]
         return {
             "scenario": self.scenario.title,
-            "what": f"x {goal.than}" if goal.than else FIGURES[goal.figure][0],
+            "server": ours,
+            "what": what if ours == OURS else f"x {goal.than}, with {ours}",
             "measured": measured,
             "must": goal.must,
             "met": _met(measured, goal.must, goal.at_most),
@@ -113,10 +123,10 @@ def _met(measured: float | None, wanted: float | None, at_most: bool) -> bool | 
 
 def goals(rows: Sequence[Row]) -> str:
     """Return what became of all goals, as a table."""
-    lines = [f"{'goals':46}{'':18}{'measured':>10}{'must':>10}{'':8}{'target':>9}"]
+    lines = [f"{'goals':46}{'':34}{'measured':>10}{'must':>10}{'':8}{'target':>9}"]
     for verdict in (verdict for row in rows for verdict in row.verdicts()):
         bound = "<=" if verdict["at most"] else ">="
-        line = f"{verdict['scenario']:46}{verdict['what']:18}{_number(verdict['measured']):>10}"
+        line = f"{verdict['scenario']:46}{verdict['what']:34}{_number(verdict['measured']):>10}"
         line += f"{bound + ' ' + _number(verdict['must']):>10} {_word(verdict['met']):7}"
         if verdict["target"] is not None:
             line += f"{_number(verdict['target']):>9} {_word(verdict['target met'])}"
@@ -202,6 +212,9 @@ def as_json(rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
                 "goals": [asdict(goal) for goal in row.scenario.goals],
                 "verdicts": row.verdicts(),
                 "ratios": {server: row.ratio(server) for server in row.rounds if server != OURS},
+                "ratios of several processes": {
+                    server: row.ratio(server, SEVERAL) for server in row.rounds if row.rounds.get(SEVERAL)
+                },
                 "medians": {
                     server: {name: row.figure(server, name) for name in FIGURES}
                     for server, rounds in row.rounds.items()

@@ -76,6 +76,8 @@ class Load(Scenario):
     nagle: bool = False
 
     def omits(self, server: Server) -> str | None:
+        if server.processes > 1 and self.associations == 1 and not self.each:
+            return "an association is one process's"
         if server.syncs and not self.octets:
             return "nothing is stored"
         if self.nagle and not server.stores:
@@ -159,6 +161,8 @@ class Stock(Scenario):
     def omits(self, server: Server) -> str | None:
         if server.canned:
             return "understands only the load generator"
+        if server.processes > 1:
+            return "an association is one process's"
         if find_program(self.program) is None:
             return f"{self.program} is not installed"
         return None
@@ -206,7 +210,7 @@ class Idle(Scenario):
     def omits(self, server: Server) -> str | None:
         if server.serial:
             return "takes its associations one by one"
-        return "the same as without" if server.syncs else None
+        return "the same as without" if server.syncs or server.processes > 1 else None
 
     def run(self, server: Running, scale: Scale) -> Figures:
         figures: Figures = {}

@@ -34,6 +34,7 @@ class Server:
     name: str
     command: Callable[[int, Path], list[str]]  #: from port and directory
     serial: bool = False  #: takes its associations one by one
+    processes: int = 1  #: that accept associations
     share: float = 1.0  #: of the operations, for those that are slow
     framed: bool = False  #: its files hold PDUs
     canned: bool = False  #: understands nothing but the load generator
@@ -55,10 +56,10 @@ def _python(*arguments: str) -> Callable[[int, Path], list[str]]:
     ]
 
 
-def _dicomnode(sync: str) -> Callable[[int, Path], list[str]]:
+def _dicomnode(sync: str, *options: str) -> Callable[[int, Path], list[str]]:
     # Idle associations are to be held, however many they are and however long that takes.
-    unlimited = ("--max-associations", "0", "-tn", "0")
-    return _python("dicomnode", "storescp", "{port}", "-od", "{directory}", "--sync", sync, *unlimited)
+    options = ("--sync", sync, "--max-associations", "0", "-tn", "0", *options)
+    return _python("dicomnode", "storescp", "{port}", "-od", "{directory}", *options)
 
 
 def _dcmtk(*options: str) -> Callable[[int, Path], list[str]]:
@@ -87,6 +88,7 @@ def _orthanc(port: int, directory: Path) -> list[str]:
 SERVERS = (
     Server("dicomnode", _dicomnode("none")),
     Server("--sync full", _dicomnode("full"), syncs=True, share=0.25),
+    Server("--processes 2", _dicomnode("none", "--processes", "2"), processes=2),
     Server("pynetdicom", _python("pynetdicom", "storescp", "{port}", "-od", "{directory}"), share=0.1),
     Server("dcmtk +B", _dcmtk(), serial=True),
     Server("+B --fork", _dcmtk("--fork")),
@@ -137,22 +139,34 @@ class Running:
         )
 
     def warm_up(self, patience: float = 30.0) -> None:
-        """Wait until it listens, and have it store an instance."""
+        """Wait until it listens, and have each of its processes store an instance."""
         deadline = time.monotonic() + patience
         while True:
             try:
-                scu = SCU(self.port)
-                if self.server.stores:
-                    # In PDUs that are short enough for any.
-                    scu.send(c_store(WARM_UP, 4096, fragment=2048))
-                scu.release()
-                return
+                SCU(self.port).release()
+                break
             except (ConnectionError, Refused):
                 if self._process.poll() is not None:
                     raise Refused(f"it ended with {self._process.returncode}: {self._last_words()}") from None
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+        self._settle(deadline)
+        # Held at a time, so that each process has one.
+        scus = [SCU(self.port) for _ in range(self.server.processes)]
+        for number, scu in enumerate(scus):
+            if self.server.stores:
+                # In PDUs that are short enough for any.
+                scu.send(c_store(WARM_UP - number, 4096, fragment=2048))
+        for scu in scus:
+            scu.release()
+
+    def _settle(self, deadline: float) -> None:
+        """Wait until it has started whatever it starts: until it takes next to nothing of a processor."""
+        before = 0.0
+        while self.cpu() - before > 0.01 and time.monotonic() < deadline:
+            before = self.cpu()
+            time.sleep(0.1)
 
     def _last_words(self) -> str:
         self._stderr.seek(0)
@@ -221,8 +235,14 @@ def _sum(path: Path, name: str) -> int:
 
 @contextmanager
 def running(server: Server, parent: Path) -> Iterator[Running]:
-    """Start a server afresh, with an empty directory below ``parent``; end it, and remove that."""
-    directory = Path(tempfile.mkdtemp(prefix="dicomnode-benchmark-", dir=parent))
+    """Start a server afresh, with an empty directory below ``parent``; end it, and empty its files.
+
+    They stay, with nothing in them, until the end of the run (:func:`keeping`): ext4 does not give an inode
+    to a new file that had another a short while ago (60 seconds; 360, if that is not on the disk yet), and
+    looks at each of those whenever a file is made. To delete 2,000 files had each that was made in the
+    minutes after take 300 to 2,000 us, and not 60: of which the servers that came later in a round had most.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="server-", dir=parent))
     try:
         started = Running(server, directory)
         try:
@@ -230,5 +250,17 @@ def running(server: Server, parent: Path) -> Iterator[Running]:
             yield started
         finally:
             started.stop()
+    finally:
+        for path in directory.rglob("*"):
+            if path.is_file():
+                os.truncate(path, 0)
+
+
+@contextmanager
+def keeping(parent: Path) -> Iterator[Path]:
+    """Make a directory for a whole run below ``parent``, and remove it when nothing is measured any more."""
+    directory = Path(tempfile.mkdtemp(prefix="dicomnode-benchmark-", dir=parent))
+    try:
+        yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)

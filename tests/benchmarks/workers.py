@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -38,7 +38,6 @@ class Plan:
     fragment: int = FRAGMENT  #: octets of data set in a PDU
     patience: int = 60  #: how long anything may take, in seconds
     associations: int = 1  #: how many to hold, and to use in turn
-    ring: int = 1 << 20  #: send no more instances than these, again and again
     silent: bool = False  #: associate and release, and nothing between
 
     def messages(self) -> list[Message]:
@@ -50,7 +49,7 @@ class Plan:
         ]
         if self.nagle:
             messages = [split(message) for message in messages]
-        return list(islice(cycle(messages), self.operations))
+        return messages
 
     def instances(self) -> dict[int, tuple[int, int]]:
         """Return size and turn of the instances, by their number."""
@@ -58,7 +57,7 @@ class Plan:
         return dict.fromkeys(numbers, (self.octets, self.turn))
 
     def _numbers(self) -> range:
-        return range(self.first, self.first + min(self.operations, self.ring))
+        return range(self.first, self.first + self.operations)
 
     def associate(self, port: int) -> SCU:
         """Request an association."""

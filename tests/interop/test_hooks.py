@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -16,7 +17,7 @@ from pydicom.filewriter import write_dataset
 
 from tests.interop import wire
 from tests.interop.support import TWISTD, InteropTestCase, Storescp, eventually
-from tests.interop.wire import CT_IMAGE_STORAGE, Peer
+from tests.interop.wire import CT_IMAGE_STORAGE, DATA, LAST_COMMAND, LAST_DATA, Peer, p_data, pdv, store_rq
 
 #: Writes down what it was given, one line each, in one piece.
 RECORD = """
@@ -107,10 +108,38 @@ class HookTests(InteropTestCase):
         self.assertEqual(said, [("1.2", "MR1", "2"), ("1.3", "CT1", "1")])
         self.assertCalm(node.stop().stderr)
 
+    def test_processes(self) -> None:
+        """One for a study of which several processes receive, after its last; though one of them dies."""
+        node = self.storescp("--processes", "2", "-xcs", self.command("#p #a"), "-tos", "1", "-v")
+        eventually("both accept", lambda: node.stderr.count("accepts associations") == 2)
+        with Peer(node.address) as one, Peer(node.address) as other:
+            one.associate(calling="CT1")
+            other.associate(calling="MR1")
+            self.assertEqual(one.store("1.2.3", in_study("1.2.3", "1.2"))[wire.STATUS], 0)
+            octets = in_study("1.2.4", "1.2")
+            other.send(p_data(pdv(1, LAST_COMMAND, store_rq("1.2.4"))), p_data(pdv(1, DATA, octets[:500])))
+            time.sleep(2.5)
+            self.assertFalse(self.record.exists())
+            other.send(p_data(pdv(1, LAST_DATA, octets[500:])))
+            self.assertEqual(other.response()[wire.STATUS], 0)
+            other.release()
+            (worker,) = re.findall(r"^I: \[(\d+)\] Accepting Association$", node.stderr, re.MULTILINE)[:1]
+            (process,) = re.findall(rf"Worker {worker} accepts .*\(process (\d+)\)", node.stderr)
+            os.kill(int(process), SIGKILL)
+        self.assertFalse(self.record.exists())
+        self.recorded(1)
+        time.sleep(1.5)
+        ((arguments, environment, _),) = self.recorded(1)
+        self.assertEqual(arguments, [os.path.realpath(node.home), "MR1"])
+        self.assertEqual(environment["DICOMNODE_STUDY_INSTANCE_UID"], "1.2")
+        self.assertEqual(environment["DICOMNODE_INSTANCES"], "2")
+        self.assertEqual(environment["DICOMNODE_BECAUSE"], "quiet")
+        self.assertCalm(node.stop().stderr)
+
     def test_stop(self) -> None:
         """When it stops, studies end, and what is executed for them is waited for."""
-        for how in ({}, {"how": TWISTD}):
-            node = self.storescp("-xcs", self.command("#p"), "-v", **how)
+        for how, more in (({}, ()), ({"how": TWISTD}, ()), ({}, ("--processes", "2"))):
+            node = self.storescp("-xcs", self.command("#p"), "-v", *more, **how)
             self.stores(node, "1.2.3", "1.2")
             node.stop(SIGTERM)
             ((_, environment, _),) = self.recorded(1)
