@@ -67,7 +67,8 @@ class Acceptor(Factory):
     ) -> None:
         if not all(0 < operations <= 0xFFFF for operations in asynchronous_operations):
             raise ValueError(f"asynchronous_operations: {asynchronous_operations} is out of 1 to 65535")
-        self._reactor = reactor
+        #: on which it runs
+        self.reactor = self._reactor = reactor
         self._services = services
         self._policy = AcceptAny() if policy is None else policy
         self._portal = portal

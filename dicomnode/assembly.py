@@ -9,8 +9,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -91,6 +93,13 @@ class Commands:
     def finished(self) -> Deferred[None]:
         told = maybeDeferred(self.studies.stop) if self.studies is not None else succeed(None)
         return told.addCallback(lambda _: self._executions.finished())
+
+
+def threads() -> ThreadPool:
+    """Return those that wait for slow disks. The process does not wait for them in the end."""
+    pool = ThreadPool(0, THREADS, "dicomnode-files")
+    pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+    return pool
 
 
 def limits_of(options: Mapping[str, Any]) -> Limits:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -18,7 +19,11 @@ from twisted.python.threadpool import ThreadPool
 
 from dicomnode.partfile import Kept, PartFile
 
-#: So many directories are known to be synced; then all are forgotten, which costs one more sync of each.
+#: A directory: its path, and which it is (``st_dev``, ``st_ino``), for another may come to be there.
+Directory: TypeAlias = tuple[str, int, int]
+
+#: Of so many directories it is known that their own names are durable; then all are forgotten, which costs
+#: one more sync of the directory above each.
 REMEMBERED = 10_000
 
 #: The disk of a sync that takes longer has stalled, in seconds.
@@ -46,7 +51,7 @@ class GroupCommit:
     def __init__(self, reactor: IStorageReactor, pool: ThreadPool, *, full: bool) -> None:
         self._reactor = reactor
         self._pool = pool
-        self._synced: set[str] | None = set() if full else None
+        self._durable: set[Directory] | None = set() if full else None
         self._waiting: list[tuple[PartFile, Deferred[Kept]]] = []
         self._running = False
         self._began = 0.0
@@ -70,7 +75,7 @@ class GroupCommit:
         self._began = self._reactor.seconds()
         group, self._waiting = self._waiting, []
         files = [file for file, _ in group]
-        syncing = deferToThreadPool(self._reactor, self._pool, keep_all, files, self._synced)
+        syncing = deferToThreadPool(self._reactor, self._pool, keep_all, files, self._durable)
         syncing.addBoth(self._done, [kept for _, kept in group])
 
     def _done(self, results: list[Kept | Failure] | Failure, group: Sequence[Deferred[Kept]]) -> None:
@@ -81,11 +86,11 @@ class GroupCommit:
             kept.callback(result)  # a Failure makes it fail
 
 
-def keep_all(files: Sequence[PartFile], synced: set[str] | None) -> list[Kept | Failure]:
+def keep_all(files: Sequence[PartFile], durable: set[Directory] | None) -> list[Kept | Failure]:
     """Sync files, give them their names, and sync these. Return for each what became of it, or why not.
 
-    :param synced: the directories whose names, as far as files are found by them, are on stable storage;
-        None: names are not synced.
+    :param durable: the directories whose own names are known to be on stable storage; None: names are
+        not synced.
 
     The order is what a power cut at any moment asks for: a name never leads to less than the whole
     file, and nobody is told of a name that could be lost.
@@ -102,40 +107,59 @@ def keep_all(files: Sequence[PartFile], synced: set[str] | None) -> list[Kept | 
                 results[index] = file.keep()
             except Exception:
                 results[index] = Failure()  # type: ignore[no-untyped-call]
-    if synced is not None:
-        failed = _sync_directories(files, synced)
-        for index, file in enumerate(files):
-            for directory in (*file.changed, *file.above):
-                if directory in failed and isinstance(results[index], Kept):
-                    results[index] = failed[directory]
+    if durable is not None:
+        kept = [index for index, result in enumerate(results) if isinstance(result, Kept)]
+        failed = _sync_directories([files[index].directories for index in kept], durable)
+        for index in kept:
+            for directory in files[index].directories:
+                results[index] = failed.get(directory, results[index])
     return [result for result in results if result is not None]
 
 
-def _sync_directories(files: Sequence[PartFile], synced: set[str]) -> dict[str, Failure]:
-    """Sync the directories that have changed, and those above of which it is not known that they were.
+def _sync_directories(ways: Sequence[Sequence[str]], durable: set[Directory]) -> dict[str, Failure]:
+    """Sync the last directory of each way, and above it those that hold a name which may not be durable.
 
-    Whoever made these, perhaps a process that died before it could sync them: the files depend on them.
+    A directory that is there may have been made a moment ago, by another process that has yet to sync its
+    name, or has died before it could: the file depends on that. It is known only of a directory whose
+    way was synced here; and of all of that way, for while it is there, none above it has gone.
+
+    :param ways: the directories that lead to each file, down from the root.
+    :return: those that cannot be synced.
     """
-    if len(synced) > REMEMBERED:
-        synced.clear()
-    changed = dict.fromkeys(directory for file in files for directory in file.changed)
-    above = dict.fromkeys(directory for file in files for directory in file.above)
+    if len(durable) > REMEMBERED:
+        durable.clear()
+    synced: dict[str, Directory | None] = {}
     failed: dict[str, Failure] = {}
-    for directory in {**changed, **above}:
-        if directory in changed or directory not in synced:
-            try:
-                sync_directory(directory)
-            except OSError:
-                failed[directory] = Failure()  # type: ignore[no-untyped-call]
-    synced.update(above)
-    synced.difference_update(failed)
+    for way in ways:
+        unknown: list[Directory] = []
+        for index in reversed(range(len(way))):
+            path = way[index]
+            if path not in synced and path not in failed:
+                try:
+                    synced[path] = _sync(path, below_root=index > 0)
+                except OSError:
+                    failed[path] = Failure()  # type: ignore[no-untyped-call]
+            if path in failed:
+                break
+            directory = synced[path]
+            if directory is None or directory in durable:
+                durable.update(unknown)
+                break
+            unknown.append(directory)
     return failed
+
+
+def _sync(path: str, *, below_root: bool) -> Directory | None:
+    """Bring the names in a directory to stable storage. Return which it is, if that is of interest."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        status = os.fstat(descriptor) if below_root else None
+    finally:
+        os.close(descriptor)
+    return None if status is None else (path, status.st_dev, status.st_ino)
 
 
 def sync_directory(directory: str) -> None:
     """Bring the names in a directory to stable storage."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(directory, below_root=False)

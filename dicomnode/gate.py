@@ -103,9 +103,9 @@ class Gate:
         self.unread = False
         if self in self._reasons:
             self.open(self)
+        self._changed()  # before more is written, upon which it may not be read again
         if self._outgoing is not None:
             self._outgoing.resumeProducing()
-        self._changed()
 
     def stopProducing(self) -> None:
         """The transport is gone: connectionLost says so too."""

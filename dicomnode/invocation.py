@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Protocol, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -35,11 +34,15 @@ from dicomnode.core.negotiation import PresentationContext
 from dicomnode.errors import AssociationReleased, ContextNotAccepted, LocalProtocolError
 from dicomnode.gate import Gate
 from dicomnode.interfaces import Body, IAssociation, OnResponse, Progress
-from dicomnode.sending import FileBody, Sending
+from dicomnode.reading import FileBody
+from dicomnode.sending import Octets, Sending
 
 #: The longest data set of a response that is read, in octets: responses bring identifiers and lists of
 #: attributes, and they are kept whole.
 RESPONSE_LIMIT = 1 << 24
+
+#: How many may be unanswered where there is no limit: so many Message IDs there are (PS3.7 E.1), but for 0.
+UNLIMITED = 0xFFFF
 
 #: Statuses of a response after which more come: Pending (PS3.4 Annex C).
 PENDING = frozenset({Status.PENDING, Status.PENDING + 1})
@@ -54,8 +57,9 @@ class Message:
     body: Body | None = None
 
 
-#: Returns a message once its turn has come, given the clock by which its body may take turns.
-Prepare: TypeAlias = Callable[[IReactorTime], Message]
+#: Returns a message once its turn has come, or a Deferred of it; it is given the clock by which its body may
+#: take turns.
+Prepare: TypeAlias = Callable[[IReactorTime], "Message | Deferred[Message]"]
 
 
 class Invocation:
@@ -146,6 +150,7 @@ class Invocations:
         self._gate = gate
         self._clock = clock
         self._waiting: deque[Invocation] = deque()
+        self._preparing: Invocation | None = None  # whose turn it is
         self._unanswered: dict[int, Invocation] = {}  # by Message ID
         self._sending: Sending | None = None
         self._sending_for: Invocation | None = None
@@ -160,8 +165,8 @@ class Invocations:
 
     @property
     def sending(self) -> bool:
-        """Is a data set on its way out? Then nothing else can be sent."""
-        return self._sending is not None
+        """Is a data set on its way out, or looked for? Then it is for us to go on."""
+        return self._sending is not None or self._preparing is not None
 
     @property
     def awaiting(self) -> bool:
@@ -171,7 +176,7 @@ class Invocations:
     @property
     def busy(self) -> bool:
         """Is there anything that has not come to its end?"""
-        return bool(self._waiting or self._unanswered or self._sending)
+        return bool(self._waiting or self._unanswered or self.sending)
 
     def invoke(
         self,
@@ -199,28 +204,53 @@ class Invocations:
         if not self._going_on:
             self._going_on = True
             try:
-                while self._waiting and self._sending is None and self._may_begin:
-                    self._begin(self._waiting.popleft())
+                while self._waiting and not self.sending and self._may_begin:
+                    self._prepare(self._waiting.popleft())
             finally:
                 self._going_on = False
             self._host.invocations_went_on()
 
     @property
     def _may_begin(self) -> bool:
-        return not self.window or len(self._unanswered) < self.window
+        return len(self._unanswered) < (self.window or UNLIMITED)
 
-    def _begin(self, invocation: Invocation) -> None:
-        message = None
+    def _prepare(self, invocation: Invocation) -> None:
         try:
-            if self._core.state is not State.STA6:
+            message = invocation.prepare(self._clock) if self._core.state is State.STA6 else None
+        except Exception:
+            invocation.fail(Failure())  # type: ignore[no-untyped-call]
+            return
+        if isinstance(message, Deferred):
+            self._preparing = invocation
+            of = (invocation,)
+            message.addCallbacks(self._prepared, self._not_prepared, callbackArgs=of, errbackArgs=of)
+        else:
+            self._begin(message, invocation)
+
+    def _prepared(self, message: Message, invocation: Invocation) -> None:
+        if self._preparing is invocation:
+            self._preparing = None
+            self._begin(message, invocation)
+            self._go_on()
+        else:  # nobody waits for it any more
+            _let_go(message)
+
+    def _not_prepared(self, failure: Failure, invocation: Invocation) -> None:
+        if self._preparing is invocation:
+            self._preparing = None
+            invocation.fail(failure)
+            self._go_on()
+
+    def _begin(self, message: Message | None, invocation: Invocation) -> None:
+        try:
+            if message is None or self._core.state is not State.STA6:
                 raise LocalProtocolError("there is no association, or not any more")
-            message = invocation.prepare(self._clock)
             request = replace(message.request, message_id=self._next_message_id())
             encode(request)  # what cannot be encoded is not begun
         except Exception:
             invocation.fail(Failure())  # type: ignore[no-untyped-call]
-            if message is not None and isinstance(message.body, FileBody):
-                message.body.stopProducing()
+            if message is not None:
+                _let_go(message)
             return
         invocation.context, invocation.request = message.context, request
         invocation.began = self._clock.seconds()
@@ -249,8 +279,8 @@ class Invocations:
         self._host.tell(events.InvocationStarted(self._association, invocation))
 
     def _next_message_id(self) -> int:
-        while True:
-            self._message_id = self._message_id % 0xFFFF + 1
+        while True:  # one is free, or it could not begin
+            self._message_id = self._message_id % UNLIMITED + 1
             if self._message_id not in self._unanswered:
                 return self._message_id
 
@@ -339,6 +369,9 @@ class Invocations:
         if invocation in self._waiting:
             self._waiting.remove(invocation)
             self._host.invocations_went_on()
+        elif invocation is self._preparing:
+            self._preparing = None
+            self._go_on()
         elif invocation.requested and isinstance(invocation.request, CFindRQ | CGetRQ | CMoveRQ):
             if self._core.state is State.STA6:
                 cancel = CCancelRQ(message_id_being_responded_to=invocation.request.message_id)
@@ -364,11 +397,20 @@ class Invocations:
 
     def _fail_all(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
+        if self._preparing is not None:
+            waiting.appendleft(self._preparing)
+            self._preparing = None
         unanswered = list(self._unanswered.values())
         for invocation in unanswered:
             self._end(invocation, None)
         for invocation in (*unanswered, *waiting):
             invocation.fail(error)
+
+
+def _let_go(message: Message) -> None:
+    """Let go of what a message that is not sent holds, where we have opened it."""
+    if isinstance(message.body, FileBody):
+        message.body.stopProducing()
 
 
 def invoking(
@@ -380,7 +422,7 @@ def invoking(
     """Return what prepares a request: it finds its context, and a body for octets."""
 
     def prepare(clock: IReactorTime) -> Message:
-        body = FileBody(BytesIO(data_set), clock) if isinstance(data_set, bytes) else data_set
+        body = Octets(data_set) if isinstance(data_set, bytes) else data_set
         return Message(_context(contexts, request, on), request, body)
 
     return prepare

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Thread
 from typing import Protocol, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IReactorFromThreads,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from dicomnode import events
 from dicomnode.acceptor import Acceptor
+from dicomnode.timers import LINGER
 from dicomnode.workers import Workers
 
 _log = Logger()
@@ -36,7 +45,9 @@ class Node(Service):
     :param acceptor: what to do with who comes; workers, where those are other processes.
     :param pool: threads of the acceptor's storage that are started and stopped with this service, or those
         workers. Without one there is nothing to start: a FileStorage uses the threads of the reactor then.
-    :param grace: how long what is in flight may take when the service stops, in seconds.
+    :param grace: how long what is in flight may take when the service stops, in seconds. A thread of the pool
+        that still waits for a disk then is left behind: it may wait for ever, and all else in the process
+        would wait for it, as it does for the threads of the reactor.
     :param behind: is to be finished, too, before the threads are stopped.
     """
 
@@ -57,6 +68,7 @@ class Node(Service):
         self._grace = grace
         self._observe = events.guarded(observe)
         self._ports: list[Deferred[IListeningPort | None]] = []
+        self._joining: Deferred[None] | None = None
 
     def privilegedStartService(self) -> None:
         """Listen, while there is the privilege to: DICOM's own port is 104.
@@ -88,18 +100,34 @@ class Node(Service):
         self._acceptor.drain(0)
         if self._behind is not None:
             self._behind.stop_within(0)
+        if self._joining is not None:
+            self._joining.cancel()
 
     async def _stop(self) -> None:
         if self._behind is not None:
             self._behind.stop_within(self._grace)
+        clock = None if isinstance(self._acceptor, Workers) else self._acceptor.reactor
+        until = clock.seconds() + self._grace if clock is not None else 0.0
         try:
             await self._stop_listening()
         finally:
             await self._acceptor.drain(self._grace)
             if self._behind is not None:
                 await self._behind.finished()
-            if self._pool is not None:
+            if clock is not None and isinstance(self._pool, ThreadPool) and self._pool.threads:
+                await self._join(self._pool, clock, max(LINGER, until - clock.seconds()))
+            elif self._pool is not None:
                 self._pool.stop()
+
+    async def _join(self, pool: ThreadPool, clock: IReactorTime, seconds: float) -> None:
+        """Stop threads; in a thread, for that is to wait until the last of them has done its work."""
+        self._joining = Deferred()
+        done = partial(cast(IReactorFromThreads, clock).callFromThread, self._joining.callback, None)
+        Thread(target=_each, args=(pool.stop, done), daemon=True, name="dicomnode-stop").start()
+        try:
+            await self._joining.addTimeout(seconds, clock)
+        except (CancelledError, DeferredTimeoutError):
+            _log.error("Threads wait for a disk that does not answer: they are left behind")
 
     def _listening(self, port: IListeningPort) -> IListeningPort:
         self._observe(events.Listening(port.getHost()))
@@ -117,3 +145,8 @@ class Node(Service):
         ports = [await listening for listening in listenings]
         closing = [maybeDeferred(port.stopListening) for port in ports if port is not None]
         await gatherResults(closing, consumeErrors=True)
+
+
+def _each(*calls: Callable[[], object]) -> None:
+    for call in calls:
+        call()

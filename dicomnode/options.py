@@ -411,7 +411,7 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
         choices=[choice.value for choice in OnDuplicate],
         default=OnDuplicate.REPLACE.value,
         help="what becomes of an instance whose name is taken: it replaces the other, is dropped and "
-        "answered with Success (keep) or 0x0111 (refuse), or is kept beside it as NAME.1 "
+        "answered with Success (keep) or 0x0111 (refuse), or is kept beside it as NAME~1 "
         "(default: %(default)s)",
     )
     storage.add_argument(

@@ -15,13 +15,18 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import accumulate, count, takewhile
 
 from dicomnode.core.command import Status
 from dicomnode.errors import OperationFailed
 
 #: Buffers of one writev: half of the usual IOV_MAX.
 BUFFERS = 512
+
+#: Stands before the number of what is kept beside another: no UID has it, nor has what is left of any
+#: value in a name (:func:`dicomnode.layout.safe`). By a dot, what is beside 1.2.3 would have the name of
+#: the instance 1.2.3.1.
+BESIDE = "~"
 
 _PART = re.compile(r"\..+\.[0-9]+-[0-9]+\.part")
 
@@ -35,7 +40,7 @@ class OnDuplicate(enum.Enum):
     REPLACE = "replace"  #: it takes the other's place, in one step
     KEEP = "keep"  #: it is dropped, and answered with Success
     REFUSE = "refuse"  #: it is dropped, and answered with 0x0111
-    RENAME = "rename"  #: it is kept beside the other, as ``NAME.1``
+    RENAME = "rename"  #: it is kept beside the other, as ``NAME~1``
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +74,8 @@ class PartFile:
     ) -> None:
         #: the name that it is to have, relative to the root; it is known when the data set is
         self.name = label
-        #: the directories in which :meth:`keep` has changed a name
-        self.changed: list[str] = []
-        #: those above the last one, down from the root: by their names, too, the file is found
-        self.above: list[str] = []
+        #: the directories by whose names the file is found, down from the root, once it is kept
+        self.directories: list[str] = [root]
         self._root = root
         self._label = label
         self._header = header
@@ -105,8 +108,14 @@ class PartFile:
         # To close is the last that can report an error of writing. What is locked stays so until the
         # file has its name: closing another descriptor of it reports as much, and leaves the lock.
         os.close(os.dup(self._descriptor))
-        self._make()
-        kept = self._give_name(os.path.join(self._root, self.name))
+        below = accumulate(self.name.split("/")[:-1], os.path.join, initial=self._root)
+        self.directories = list(below)
+        final = os.path.join(self._root, self.name)
+        try:
+            kept = self._give_name(final)
+        except FileNotFoundError:  # mostly they are there
+            self._make()
+            kept = self._give_name(final)
         self.discard()  # the descriptor; and the part file, if another keeps the name
         if kept.dropped and self._on_duplicate is OnDuplicate.REFUSE:
             raise OperationFailed(Status.DUPLICATE_SOP_INSTANCE, "the instance is there already")
@@ -121,8 +130,8 @@ class PartFile:
         if self._link(final):
             return Kept(self.name)
         if self._on_duplicate is OnDuplicate.RENAME:
-            number = next(number for number in count(1) if self._link(f"{final}.{number}"))
-            return Kept(f"{self.name}.{number}")
+            number = next(number for number in count(1) if self._link(f"{final}{BESIDE}{number}"))
+            return Kept(f"{self.name}{BESIDE}{number}")
         return Kept(self.name, dropped=True)
 
     def discard(self) -> None:
@@ -165,15 +174,10 @@ class PartFile:
 
     def _make(self) -> None:
         """Make the directories that the name leads through."""
-        path = self._root
-        below = [path := os.path.join(path, name) for name in self.name.split("/")[:-1]]
-        missing = list(takewhile(lambda path: not os.path.isdir(path), reversed(below)))
+        missing = list(takewhile(lambda path: not os.path.isdir(path), reversed(self.directories[1:])))
         for path in reversed(missing):
             with suppress(FileExistsError):
                 os.mkdir(path)
-            self.changed.append(os.path.dirname(path))
-        *self.above, directory = self._root, *below
-        self.changed.append(directory)
 
     def _link(self, final: str) -> bool:
         """Give the file a name that nothing has. Return False where something has it."""

@@ -43,6 +43,10 @@ from dicomnode.wire import READ, ITransport, Wire
 #: operations window is negotiated, so a requestor should not even send the second.
 OPERATIONS = 2
 
+#: The same where a window without limit was negotiated: what comes beyond them waits unread, as it does
+#: everywhere, and what is performed here stays bounded.
+UNLIMITED = 64
+
 #: What one association does before it is another's turn: the work of so many fragments of a data set,
 #: a message counting as ``MESSAGE_WORK`` of them. That is some milliseconds, whoever sends what.
 TURN = 512
@@ -347,7 +351,7 @@ class AssociationProtocol(Protocol):
         if window is not None:
             invoked, performed = window
             # Two at least, as an acceptor: what is pipelined waits here, or there.
-            self._performs = max(OPERATIONS, performed)
+            self._performs = max(OPERATIONS, performed or UNLIMITED)
             self._invocations = Invocations(self, self, self._core, self._gate, self._clock, invoked)
 
     def was_rejected(self) -> None:

@@ -12,6 +12,7 @@ from functools import cached_property
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from dicomnode import events
@@ -27,7 +28,7 @@ from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progr
 from dicomnode.invocation import Message
 from dicomnode.offer import Served
 from dicomnode.protocol import AssociationProtocol
-from dicomnode.sources import CONTEXTS, Names, Storable, open_source
+from dicomnode.sources import CONTEXTS, Names, Source, Storable, open_source
 from dicomnode.sources import plan as plan
 from dicomnode.timers import Timeouts
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, VERIFICATION
@@ -45,10 +46,13 @@ class ServiceUser:
     An operation that cannot be invoked, or is not answered, is a Deferred that fails, as
     :meth:`dicomnode.interfaces.IAssociation.invoke` says. A response with another status than Success is no
     failure: look at its ``status``.
+
+    :param pool: in whose threads files are opened and read; the reactor's own, if there is none.
     """
 
-    def __init__(self, association: AssociationProtocol) -> None:
+    def __init__(self, association: AssociationProtocol, pool: ThreadPool | None = None) -> None:
         self._association = association
+        self._pool = pool
         self.number = association.number
 
     @property
@@ -114,8 +118,11 @@ class ServiceUser:
         """
         names = Names(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
 
-        def prepare(clock: IReactorTime) -> Message:
-            source = open_source(what, names, self._as_scu, clock)
+        def prepare(clock: IReactorTime) -> Message | Deferred[Message]:
+            source = open_source(what, names, self._as_scu, clock, self._pool)
+            return source.addCallback(message) if isinstance(source, Deferred) else message(source)
+
+        def message(source: Source) -> Message:
             title, message_id = move_originator or (None, None)
             request = CStoreRQ(
                 affected_sop_class_uid=source.sop_class_uid,
@@ -176,6 +183,7 @@ def associate(
     observe: events.Observer = events.ignore,
     trace: bool = False,
     number: int = 1,
+    pool: ThreadPool | None = None,
 ) -> Deferred[ServiceUser]:
     """Request an association (PS3.8 7.1).
 
@@ -196,7 +204,8 @@ def associate(
     :param roles: for SOP Classes, whether we can be SCU, and SCP (PS3.7 D.3.3.4). To be sent instances on
         this association, by a C-GET, is to be SCP of their class.
     :param asynchronous_operations: how many operations we would invoke, and perform, at a time; 0 is no
-        limit (PS3.7 D.3.3.3). Without a window in the answer it is one.
+        limit (PS3.7 D.3.3.3): then 65,535 may be unanswered, and 64 are performed at a time, while the others
+        wait unread. Without a window in the answer it is one.
     :param user_identity: of the user on whose behalf we ask (PS3.7 D.3.3.7).
     :param timeouts: how long the other end may be silent: ``acse`` for its answers to A-ASSOCIATE-RQ and
         A-RELEASE-RQ, ``dimse`` for a response, ``network`` for reading what is sent to it. An association
@@ -205,6 +214,7 @@ def associate(
     :param observe: is told of everything.
     :param trace: tell it of each step of the protocol machine, too.
     :param number: tells it from others in what an observer is told.
+    :param pool: in whose threads files are opened and read; the reactor's own, if there is none.
     :raises ValueError: when an AE title is not one to 16 characters long, or there is no context.
     :raises TooManyContexts: when there are more than 128.
     """
@@ -242,7 +252,7 @@ def associate(
     )
     connecting = endpoint.connect(_Connecting(association))
     connecting.addCallback(lambda _: association.established)
-    return connecting.addCallback(lambda _: ServiceUser(association))
+    return connecting.addCallback(lambda _: ServiceUser(association, pool))
 
 
 class _Connecting(Factory):
@@ -250,8 +260,9 @@ class _Connecting(Factory):
 
     noisy = False
 
-    def __init__(self, association: AssociationProtocol) -> None:
+    def __init__(self, association: AssociationProtocol, pool: ThreadPool | None = None) -> None:
         self._association = association
+        self._pool = pool
 
     def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol:
         return self._association

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO, cast
+from typing import cast
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IProducer, IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dicomnode.interfaces import Body
+from dicomnode.reading import FileBody as FileBody
 
-#: What is read of a file at a time, in octets, and how often before it is another's turn: little enough for
-#: a disk to have at hand, and for the reactor not to be kept from its other work.
-READ = 1 << 16
-READS = 4
-
-#: What is written at a time, in octets: what the transport is given between two chances to pause us.
+#: What is sent before it is another's turn: so many octets, and so many fragments, for a fragment costs as
+#: much as a kilobyte, and a peer may accept but one octet in each.
 WRITE = 1 << 18
+FRAGMENTS = 256
 
 
 @implementer(IConsumer, IPushProducer)
 class Sending:
-    """Takes a data set from its body, and sends it.
+    """Takes a data set from its body, and sends it, some of it in each turn of the reactor.
 
     What the body has given is sent as far as it fills fragments; the rest waits until it is known whether
-    it is the last of the data set. So no fragment is shorter than it could be, and none is empty.
+    it is the last of the data set. So no fragment is shorter than it could be, and none is empty. What a body
+    gives beyond what a turn sends waits, and the body is paused.
 
     :param limit: the octets of a fragment that the peer accepts.
     :param begin: sends the command set; is called before the first fragment is sent.
@@ -44,29 +44,33 @@ class Sending:
         done: Callable[[Failure | None], None],
     ) -> None:
         self._limit = limit
-        self._write = max(WRITE // limit, 1) * limit
+        self._write = min(max(WRITE // limit, 1), FRAGMENTS) * limit
         self._clock = clock
         self._begin: Callable[[], None] | None = begin
         self._send = send
         self._done = done
-        self._held = bytearray()
+        self._held = bytearray()  # no more than a fragment
+        self._waiting: deque[memoryview] = deque()  # for their turn
+        self._left = self._write  # of this turn
+        self._turn: IDelayedCall | None = None
         self._producer: IPushProducer | None = None
         self._paused = False
         self._told = False  # is the producer told that it is paused?
         self._writing = False
+        self._complete = False  # has the body given all?
         self._over = False
 
     def start(self, body: Body) -> None:
         """Let ``body`` produce."""
         producing: Deferred[None] = maybeDeferred(body.startProducing, self)
         producing.addCallbacks(self._produced, self._failed).addErrback(self._failed)
-        if not self._over and self._producer is None:
+        if not (self._over or self._complete) and self._producer is None:
             self._produces(cast(IPushProducer, body))
 
     def stop(self) -> None:
         """Nothing can be sent any more."""
-        self._over = True
-        producer, self._producer = self._producer, None
+        producer = self._producer
+        self._close()
         if producer is not None:
             producer.stopProducing()
 
@@ -86,36 +90,11 @@ class Sending:
         self._producer = None
 
     def write(self, data: bytes) -> None:
-        if not self._over:
-            self._writing = True
-            try:
-                self._cut(memoryview(data))
-            finally:
-                self._writing = False
+        if data and not self._over:
+            self._waiting.append(memoryview(data))
+            if not self._paused and self._turn is None:
+                self._send_on()
             self._tell()
-
-    def _cut(self, view: memoryview) -> None:
-        """Send what fills fragments, and hold the rest."""
-        held = self._held
-        if held:
-            missing = self._limit - len(held)
-            held += view[:missing]
-            view = view[missing:]
-            if not view:
-                return
-            self._sends(bytes(held), False)
-            held.clear()
-        whole = (len(view) - 1) // self._limit * self._limit if view else 0
-        for start in range(0, whole, self._write):
-            self._sends(view[start : min(start + self._write, whole)], False)
-        held += view[whole:]
-
-    def _sends(self, data: bytes | memoryview, last: bool) -> None:
-        if not self._over:
-            begin, self._begin = self._begin, None
-            if begin is not None:
-                begin()
-            self._send(data, last)
 
     # IPushProducer: for the transport
 
@@ -125,13 +104,64 @@ class Sending:
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if not self._writing:  # else what it writes next would come before what it is writing
-            self._tell()
+        if self._turn is None:
+            self._take_turn()
 
     def stopProducing(self) -> None:
         """The transport is gone: the association ends by it, and tells us to stop."""
 
     # Within
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self._left = self._write
+        if not self._paused:
+            try:
+                self._send_on()
+            except Exception:
+                self._failed(Failure())  # type: ignore[no-untyped-call]
+        if not self._writing:  # else what it writes next would come before what it is writing
+            self._tell()
+
+    def _send_on(self) -> None:
+        """Send what waits, as far as this turn goes."""
+        if self._writing:
+            return
+        self._writing = True
+        try:
+            while self._waiting and self._left and not self._paused and not self._over:
+                self._cut(self._waiting.popleft())
+        finally:
+            self._writing = False
+        if self._over or self._paused:
+            return
+        if self._waiting or not self._left:
+            self._turn = self._clock.callLater(0, self._take_turn)
+        elif self._complete:
+            self._end()
+
+    def _cut(self, view: memoryview) -> None:
+        """Send of it what fills fragments; what is behind them waits, or is held."""
+        held = self._held
+        missing = self._limit - len(held) if held else (len(view) - 1) // self._limit * self._limit
+        if held and len(view) > missing:
+            self._waiting.appendleft(view[missing:])
+            whole = bytes(held + view[:missing])
+            held.clear()
+            self._sends(whole, False)
+        elif not held and missing:
+            whole_octets = min(missing, self._left)
+            self._waiting.appendleft(view[whole_octets:])
+            self._sends(view[:whole_octets], False)
+        else:
+            held += view
+
+    def _sends(self, data: bytes | memoryview, last: bool) -> None:
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            begin()
+        self._left -= len(data)
+        self._send(data, last)
 
     def _produces(self, producer: IPushProducer) -> None:
         self._producer = producer
@@ -140,26 +170,40 @@ class Sending:
 
     def _tell(self) -> None:
         """Tell the producer whether it is paused, if it does not know."""
-        if self._producer is not None and self._told is not self._paused:
-            self._told = self._paused
-            if self._paused:
+        paused = self._paused or self._turn is not None
+        if self._producer is not None and self._told is not paused:
+            self._told = paused
+            if paused:
                 self._producer.pauseProducing()
             else:
                 self._producer.resumeProducing()
 
     def _produced(self, _: object) -> None:
-        if not self._over:
-            self._sends(bytes(self._held), True)
-            self._ends(None)
+        self.unregisterProducer()
+        self._complete = True
+        if not self._over and not self._waiting and not self._writing:
+            self._end()
+
+    def _end(self) -> None:
+        self._writing = True  # the last
+        self._sends(bytes(self._held), True)
+        self._ends(None)
 
     def _failed(self, failure: Failure) -> None:
         if not self._over:
             self._ends(failure)
 
     def _ends(self, failure: Failure | None) -> None:
-        self._over = True
-        self.unregisterProducer()
+        self._close()
         self._done(failure)
+
+    def _close(self) -> None:
+        self._over = True
+        self._waiting.clear()
+        self.unregisterProducer()
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.cancel()
 
 
 @implementer(IPushProducer)
@@ -193,70 +237,18 @@ class _Pulled:
         self._puller.stopProducing()
 
 
-@implementer(IPushProducer)
-class FileBody:
-    """Produces what there is of a file from where it stands, in small pieces, and closes it.
+class Octets:
+    """Produces octets that are there, all of them."""
 
-    It is read on the reactor's thread, 64 KiB at a time and 256 KiB in each of its turns: what is kept in
-    memory does not depend on the file.
-
-    :param file: open, and at the first octet that is to be produced.
-    :param length: how many octets there are; None: not known.
-    """
-
-    def __init__(self, file: BinaryIO, clock: IReactorTime, length: int | None = None) -> None:
-        self.length = length
-        self._file = file
-        self._clock = clock
-        self._consumer: IConsumer
-        self._produced: Deferred[None] = Deferred()
-        self._turn: IDelayedCall | None = None
-        self._paused = False
-        self._over = False
+    def __init__(self, octets: bytes) -> None:
+        self.length = len(octets)
+        self._octets = octets
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        self._consumer = consumer
-        consumer.registerProducer(self, True)
-        self._produce()
-        return self._produced
+        consumer.write(self._octets)
+        return succeed(None)
 
     def pauseProducing(self) -> None:
-        self._paused = True
-        self._wait()
+        """It has produced all."""
 
-    def resumeProducing(self) -> None:
-        self._paused = False
-        if self._turn is None and not self._over:
-            self._turn = self._clock.callLater(0, self._produce)
-
-    def stopProducing(self) -> None:
-        if not self._over:
-            self._over = True
-            self._wait()
-            self._file.close()
-
-    def _wait(self) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.cancel()
-
-    def _produce(self) -> None:
-        self._turn = None
-        try:
-            for _ in range(READS):
-                if self._paused or self._over:
-                    return
-                data = self._file.read(READ)
-                if not data:
-                    self.stopProducing()
-                    self._produced.callback(None)
-                    return
-                self._consumer.write(data)
-        except Exception:
-            failure = Failure()  # type: ignore[no-untyped-call]
-            if not self._over:
-                self.stopProducing()
-                self._produced.errback(failure)
-        else:
-            if not (self._paused or self._over):
-                self._turn = self._clock.callLater(0, self._produce)
+    resumeProducing = stopProducing = pauseProducing

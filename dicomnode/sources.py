@@ -9,10 +9,12 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.threadpool import ThreadPool
 
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import ProposedContext
@@ -20,7 +22,8 @@ from dicomnode.errors import ContextNotAccepted, InvalidFile, TooManyContexts
 from dicomnode.interfaces import Body
 from dicomnode.invocation import find_context
 from dicomnode.part10 import read_file_meta
-from dicomnode.sending import FileBody
+from dicomnode.reading import FileBody, Opened, Run, open_file, open_regular, threads
+from dicomnode.sending import Octets
 from dicomnode.uids import DEFLATED_EXPLICIT_VR_LE, EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 
 if TYPE_CHECKING:
@@ -56,24 +59,30 @@ class Names:
 
 
 def open_source(
-    what: Storable, names: Names, contexts: Mapping[int, PresentationContext], clock: IReactorTime
-) -> Source:
-    """Return what is to be sent of ``what``: of a file, it is open.
+    what: Storable,
+    names: Names,
+    contexts: Mapping[int, PresentationContext],
+    clock: IReactorTime,
+    pool: ThreadPool | None = None,
+) -> Source | Deferred[Source]:
+    """Return what is to be sent of ``what``; of a file, once it is open.
 
+    :param pool: in which files are opened and read; the reactor's own, if there is none.
     :raises InvalidFile: when it is a file, but not one of DICOM.
     :raises OSError: when the file cannot be read.
     :raises ContextNotAccepted: when there is no context for it.
     :raises ValueError: when it lacks a name.
     """
     if isinstance(what, str | os.PathLike):
-        return _open_file(what, names, contexts, clock)
+        run = threads(clock, pool)
+        return run(partial(open_file, what)).addCallback(_of_file, names, contexts, clock, run)
     if isinstance(what, bytes) or hasattr(what, "startProducing"):
         sop_class = _named("SOP Class", names.sop_class_uid)
         instance = _named("SOP Instance", names.sop_instance_uid)
         context = find_context(contexts, sop_class, _named("Transfer Syntax", names.transfer_syntax_uid))
-        body = FileBody(BytesIO(what), clock, len(what)) if isinstance(what, bytes) else cast(Body, what)
+        body = Octets(what) if isinstance(what, bytes) else cast(Body, what)
         return Source(sop_class, instance, context, body)
-    return _encode(cast("Dataset", what), names, contexts, clock)
+    return _encode(cast("Dataset", what), names, contexts)
 
 
 def _named(what: str, uid: Any) -> str:
@@ -82,37 +91,34 @@ def _named(what: str, uid: Any) -> str:
     return str(uid)
 
 
-def _open_file(
-    path: str | os.PathLike[str],
+def _of_file(
+    opened: Opened,
     names: Names,
     contexts: Mapping[int, PresentationContext],
     clock: IReactorTime,
+    run: Run,
 ) -> Source:
-    file = open(path, "rb")  # noqa: SIM115 - what produces it closes it
+    meta, what = opened.meta, opened.data_set
+    sop_class = names.sop_class_uid or meta.sop_class_uid
     try:
-        meta = read_file_meta(file)
-        sop_class = names.sop_class_uid or meta.sop_class_uid
         context = find_context(contexts, sop_class, names.transfer_syntax_uid or meta.transfer_syntax_uid)
-        length = os.fstat(file.fileno()).st_size - meta.data_set
-    except BaseException:
-        file.close()
+    except ContextNotAccepted:
+        opened.close()
         raise
-    body = FileBody(file, clock, length)
+    body = Octets(what) if isinstance(what, bytes) else FileBody(what, clock, opened.length, run)
     return Source(sop_class, names.sop_instance_uid or meta.sop_instance_uid, context, body)
 
 
 # Data sets of pydicom
 
 
-def _encode(
-    data_set: Dataset, names: Names, contexts: Mapping[int, PresentationContext], clock: IReactorTime
-) -> Source:
+def _encode(data_set: Dataset, names: Names, contexts: Mapping[int, PresentationContext]) -> Source:
     sop_class = _named("SOP Class", names.sop_class_uid or data_set.get("SOPClassUID"))
     instance = _named("SOP Instance", names.sop_instance_uid or data_set.get("SOPInstanceUID"))
     own = names.transfer_syntax_uid or _transfer_syntax(data_set)
     context = _context_for(contexts, sop_class, own)
     octets = _octets(data_set, context.transfer_syntax)
-    return Source(sop_class, instance, context, FileBody(BytesIO(octets), clock, len(octets)))
+    return Source(sop_class, instance, context, Octets(octets))
 
 
 def _context_for(
@@ -192,10 +198,10 @@ def _pair(what: str | os.PathLike[str] | Dataset | tuple[str, str]) -> tuple[str
     if isinstance(what, tuple):
         return what
     if isinstance(what, str | os.PathLike):
-        with open(what, "rb") as file:
-            try:
+        try:
+            with open(open_regular(what)[0], "rb") as file:
                 meta = read_file_meta(file)
-            except InvalidFile as error:
-                raise InvalidFile(f"{os.fspath(what)}: {error}") from None
-            return meta.sop_class_uid, meta.transfer_syntax_uid
+        except InvalidFile as error:
+            raise InvalidFile(f"{os.fspath(what)}: {error}") from None
+        return meta.sop_class_uid, meta.transfer_syntax_uid
     return _named("SOP Class", what.get("SOPClassUID")), _transfer_syntax(what) or EXPLICIT_VR_LE

@@ -18,7 +18,6 @@ from twisted.python.threadpool import ThreadPool
 from dicomnode import events
 from dicomnode.acceptor import Acceptor
 from dicomnode.assembly import (
-    THREADS,
     CannotStart,
     Commands,
     acceptor_of,
@@ -31,6 +30,7 @@ from dicomnode.assembly import (
     most_associations,
     policy_file_of,
     rereading,
+    threads,
     writable,
 )
 from dicomnode.implementation import __version__
@@ -141,7 +141,7 @@ def makeService(options: Mapping[str, Any], *, relay: Relay | None = None) -> Co
     endpoints = [endpoint_of(reactor, description) for description in options["ports"]]
     reread = rereading(policy_file, endpoints, events.guarded(observe))
     if options["processes"] == 1:
-        pool = ThreadPool(0, THREADS, "dicomnode-files")
+        pool = threads()
         commands = commands_of(options, reactor, observe)
         slots = Slots(limits)
         acceptor = acceptor_of(
@@ -217,7 +217,7 @@ def make_worker(brief: Brief, reports: Reports) -> tuple[Worker, Callable[[str |
     page = brief.page()
     share = limits.half_open and max(1, limits.half_open // page.ledger.regions)
     limits = replace(limits, half_open=share)
-    pool = ThreadPool(0, THREADS, "dicomnode-files")
+    pool = threads()
     directory = options["output-directory"]
     slots = SharedSlots(limits, page)
     commands = commands_of(options, reactor, observe, reports)

@@ -14,7 +14,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from select import POLLIN, poll
 from typing import Any, cast
 
@@ -28,6 +27,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamServerEndpoint,
 )
+from twisted.logger import Logger
 from zope.interface import implementer
 
 #: How long a connection is left to those who have fewer, before we look again, in seconds.
@@ -38,6 +38,8 @@ PATIENCE = 0.02
 
 #: How long to wait for descriptors, where there are none left for a connection.
 SHORTAGE = 0.1
+
+_log = Logger()
 
 
 @implementer(IListeningPort)
@@ -90,7 +92,17 @@ class Turns(FileDescriptor):
         return kind("TCP", *name)
 
     def doRead(self) -> None:
-        """Someone wants to connect: accept that, or leave it to another for now."""
+        """Someone wants to connect: accept that, or leave it to another for now.
+
+        Nothing is raised, as by ports of Twisted's: the reactor would read from this one no more.
+        """
+        try:
+            self._read()
+        except Exception:
+            _log.failure("cannot accept a connection")
+            self._wait(SHORTAGE)  # it is still there, and would be looked at at once, again and again
+
+    def _read(self) -> None:
         now = self.reactor.seconds()
         if not self._ours():
             if self._left_since is None:
@@ -110,8 +122,12 @@ class Turns(FileDescriptor):
             self._adopt(accepted)
 
     def _adopt(self, accepted: socket.socket) -> None:
-        with suppress(OSError):  # it has gone away; or there are no descriptors left
+        try:
             self.reactor.adoptStreamConnection(accepted.fileno(), accepted.family, self._factory)
+        except OSError:
+            pass  # it has gone away; or there are no descriptors left
+        except Exception:
+            _log.failure("cannot take up a connection")
 
     def _wait(self, seconds: float) -> None:
         self.stopReading()  # type: ignore[no-untyped-call]

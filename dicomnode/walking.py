@@ -3,13 +3,18 @@
 A walk over a data set as it is costs microseconds, and is done where the data set passes. One that
 has to be inflated first can be made to cost a thousand times what was received, and is done in a
 thread, with the peer paused while that is behind.
+
+Bombs take no one else's time but that of other deflated data sets, and of that only their turn: few threads
+walk, and each job ends after some milliseconds, to be continued behind those of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate, chain
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProducer, IPushProducer, IReactorFromThreads
@@ -27,12 +32,47 @@ HIGH_WATER = 1 << 20
 LOW_WATER = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Threads:
-    """Where work is done that the reactor's thread should not wait for."""
+#: What a job inflates at most, in octets, before it is another's turn: some thirty milliseconds.
+JOB = 1 << 24
 
-    reactor: IReactorFromThreads
-    pool: ThreadPool
+#: How many threads of a pool walk at a time. The others are for those who wait for a disk.
+WALKERS = 2
+
+_T = TypeVar("_T")
+
+
+class Threads:
+    """Some threads of a pool: where work is done that the reactor's thread should not wait for.
+
+    Who gives more to do than these can waits for his own, and whoever else uses the pool does not wait.
+
+    :param pool: it is started and stopped by its owner.
+    :param most: of its threads that are used at a time.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, pool: ThreadPool, most: int = WALKERS) -> None:
+        self._reactor = reactor
+        self._pool = pool
+        self._free = most
+        self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+
+    def run(self, job: Callable[[], _T]) -> Deferred[_T]:
+        """Do a job behind those that wait already; fire with what it returns."""
+        done: Deferred[_T] = Deferred()
+        self._waiting.append((job, done))
+        self._next()
+        return done
+
+    def _next(self) -> None:
+        while self._free and self._waiting:
+            self._free -= 1
+            job, done = self._waiting.popleft()
+            deferToThreadPool(self._reactor, self._pool, job).addBoth(self._done, done)
+
+    def _done(self, result: Any, done: Deferred[Any]) -> None:
+        self._free += 1
+        self._next()
+        done.callback(result)  # a Failure makes it fail
 
 
 @implementer(IPushProducer)
@@ -120,12 +160,14 @@ class ThreadedWalking(Walking):
         self._waiting_octets = 0
         self._running = False
         self._failure: Failure | None = None
+        self._abandoned = False
         self._finished: Deferred[None] | None = None
 
     def finished(self) -> Deferred[None]:
-        self._finished = Deferred()
+        finished: Deferred[None] = Deferred(self._abandon)
+        self._finished = finished
         self._next()
-        return self._finished
+        return finished
 
     def _see(self, data: Sequence[bytes | memoryview]) -> None:
         self._waiting += data
@@ -140,18 +182,38 @@ class ThreadedWalking(Walking):
         if self._waiting and self._failure is None:
             self._running = True
             batch, self._waiting = self._waiting, []
-            walked = deferToThreadPool(self._threads.reactor, self._threads.pool, super()._see, batch)
-            walked.addErrback(self._failed).addCallback(self._walked, sum(map(len, batch)))
+            self._walk_on(chain.from_iterable(map(self.walk.inflate, batch)), sum(map(len, batch)))
         elif self._finished is not None:
             finished, self._finished = self._finished, None
             finished.callback(None if self._failure is None else self._failure)
 
-    def _failed(self, failure: Failure) -> None:
-        self._failure = failure  # a bug: finished says so
+    def _walk_on(self, steps: Iterator[int], octets: int) -> None:
+        """Have some steps of the walk taken, behind the jobs that wait already."""
+        walking = self._threads.run(partial(_some, steps))
+        walking.addErrback(self._failed).addCallback(self._walked, steps, octets)
 
-    def _walked(self, _: None, octets: int) -> None:
+    def _abandon(self, _: Deferred[None]) -> None:
+        """Nobody wants to know any more: the walk goes no further than the job that is being done."""
+        self._finished = None
+        self._abandoned = True
+
+    def _failed(self, failure: Failure) -> bool:
+        self._failure = failure  # a bug: finished says so
+        return True
+
+    def _walked(self, all_of_it: bool, steps: Iterator[int], octets: int) -> None:
+        if self._abandoned:
+            return
+        if not all_of_it:
+            self._walk_on(steps, octets)
+            return
         self._running = False
         self._waiting_octets -= octets
         if self._waiting_octets < LOW_WATER and self in self._pauses:
             self._resume(self)
         self._next()
+
+
+def _some(steps: Iterator[int]) -> bool:
+    """Take steps for one job. Return whether these were all."""
+    return not any(octets > JOB for octets in accumulate(steps))

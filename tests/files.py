@@ -73,7 +73,7 @@ class Disk:
         self.longest: int | None = None  #: the most that a writev takes
         self.space: int | None = None  #: what the file system has left
         self.calls: list[str] = []
-        self.traced: list[tuple[str, ...]] = []  #: the calls with the names of the files, without directories
+        self.traced: list[tuple[str, ...]] = []  #: what was done, with the names of files but for directories
         self.buffers: list[int] = []  #: of each writev
         self._names: dict[int, str] = {}
 
@@ -98,7 +98,11 @@ class Disk:
             raise self.errors.pop(name) if self.once else self.errors[name]
         if name == "close":
             return None
-        result = getattr(fcntl if name == "flock" else os, name)(*arguments, **keywords)
+        try:
+            result = getattr(fcntl if name == "flock" else os, name)(*arguments, **keywords)
+        except OSError:
+            self.traced.pop()  # it has done nothing
+            raise
         if name in ("open", "dup"):
             self._names[result] = names[0]
         return result

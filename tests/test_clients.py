@@ -18,12 +18,14 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from dicomnode import sources
 from dicomnode.acceptor import Acceptor
 from dicomnode.clientoptions import parse_echo, parse_store
 from dicomnode.clients import FILES, Foreground, Store, echo, endpoint_for
 from dicomnode.outcomes import Report
 from dicomnode.policies import CalledAETitle
 from dicomnode.progress import Progress
+from dicomnode.reading import Opened, open_file
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import CalledPeer, MemoryStorage, Network, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE
@@ -290,22 +292,18 @@ class StoreTests(ClientCase):
     def test_broken_by_us(self) -> None:
         """A file that breaks off takes its association with it; the others are sent on another."""
         network = self.network()
-        real = io.BufferedReader.read
-        from dicomnode import sending
+        broken = self.file("ct", Path(CT).read_bytes() + bytes(1 << 20))
 
-        broken = self.file("ct", Path(CT).read_bytes())
-        produce = sending.FileBody._produce
+        def breaks(path: Any) -> Opened:
+            opened = open_file(path)
+            if path == broken:
+                os.truncate(broken, 800_000)
+            return opened
 
-        def breaks(body: Any) -> None:
-            if body._file.name == broken:
-                body._file.seek(0)
-                body._consumer.write(real(body._file, 20000))
-                body._file.close()
-            produce(body)
-
-        self.patch(sending.FileBody, "_produce", breaks)
+        self.patch(sources, "open_file", breaks)
         self.assertEqual(self.successResultOf(self.stores(network, broken, MR)), 1)
         self.assertEqual(len(network.connections), 2)
+        self.assertIn("it ended after 799", "".join(self.lines))
         self.assertIn("1 of 2 files have arrived", self.lines[-1])
 
     def test_many_contexts(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -87,7 +88,7 @@ class OrderTests(CommitCase):
         )
 
     def test_full_below(self) -> None:
-        """Each directory that is made is synced, too, and those above once in the life of the storage."""
+        """Each directory that is made is synced, with that above it; those once in a storage's life."""
         self.assertEqual(
             self.order(Sync.FULL, "{calling}/{called}/{instance}"),
             [
@@ -95,9 +96,9 @@ class OrderTests(CommitCase):
                 "mkdir PEER",
                 "mkdir ANY-SCP",
                 "replace 1.2.3",
-                "fsync root",
-                "fsync PEER",
                 "fsync ANY-SCP",
+                "fsync PEER",
+                "fsync root",
                 "answer",
                 "fsync part",
                 "replace 1.2.4",
@@ -141,13 +142,59 @@ class OrderTests(CommitCase):
         committing = [self.commits(storage)]
         self.pool.run()
         self.assertEqual(
-            self.steps(), ["fsync part", "replace 1.2.3", "fsync ANY-SCP", "fsync root", "fsync PEER"]
+            self.steps(), ["fsync part", "replace 1.2.3", "fsync ANY-SCP", "fsync PEER", "fsync root"]
         )
         committing.append(self.commits(storage))
         self.pool.run()
         self.assertEqual(self.steps(), ["fsync part", "replace 1.2.3", "fsync ANY-SCP"])
         for each in committing:
             self.successResultOf(each)
+
+    def test_directories_of_the_living(self) -> None:
+        """A directory that another process has made, and not yet synced the name of, is synced with that."""
+        storages = [self.make_storage(Sync.FULL, name=Layout("{calling}/{called}/{instance}")) for _ in "AB"]
+        self.commits(storages[1], "1.2.0", calling="OTHER")
+        self.pool.run()
+        name = os.replace
+
+        def other_answers(*names: str) -> None:
+            """A has just named its file: before it syncs any directory, B stores beside that."""
+            name(*names)
+            self.patch(self.disk, "replace", name)
+            self.commits(storages[1], "1.2.4")
+            self.steps()
+            self.pool.run()
+            self.assertEqual(self.steps(), ["fsync part", "fsync ANY-SCP", "fsync PEER", "fsync root"])
+
+        self.patch(self.disk, "replace", other_answers)
+        committing = self.commits(storages[0])
+        self.pool.run()
+        self.successResultOf(committing)
+        self.assertEqual(self.steps(), ["fsync ANY-SCP", "fsync PEER", "fsync root"])
+
+    def test_made_anew(self) -> None:
+        """A directory that has gone, and was made anew by somebody, is not the one that was synced."""
+        storage = self.make_storage(Sync.FULL, name=Layout("{calling}/{instance}"))
+        self.commits(storage)
+        self.pool.run()
+        os.rename(self.path("PEER"), self.path("elsewhere"))
+        os.mkdir(self.path("PEER"))
+        self.steps()
+        for expected in (["fsync PEER", "fsync root"], ["fsync PEER"]):
+            self.commits(storage)
+            self.pool.run()
+            self.assertEqual(self.steps(), ["fsync part", "replace 1.2.3", *expected])
+
+    def test_steady(self) -> None:
+        """Where directories are known, an instance costs one look at its own."""
+        for layout, look in (("{instance}", []), ("{calling}/{called}/{instance}", ["fstat"])):
+            storage = self.make_storage(Sync.FULL, name=Layout(layout))
+            for uid in ("1.2.3", "1.2.4"):
+                self.disk.calls.clear()
+                self.commits(storage, uid)
+                self.pool.run()
+            file = ["open", "flock", "fstat", "writev", "fsync", "dup", "close", "replace", "close"]
+            self.assertEqual(self.disk.calls, [*file, "open", "fsync", *look, "close"])
 
     def test_forgotten(self) -> None:
         """When too many directories are remembered they are forgotten, and synced again."""

@@ -677,7 +677,7 @@ class SameMomentTests(PeerCase):
             (OnDuplicate.REPLACE, [0, 0], {"1.2.3": b"b" * 500}),
             (OnDuplicate.KEEP, [0, 0], {"1.2.3": b"a" * 500}),
             (OnDuplicate.REFUSE, [0, 0x0111], {"1.2.3": b"a" * 500}),
-            (OnDuplicate.RENAME, [0, 0], {"1.2.3": b"a" * 500, "1.2.3.1": b"b" * 500}),
+            (OnDuplicate.RENAME, [0, 0], {"1.2.3": b"a" * 500, "1.2.3~1": b"b" * 500}),
         ):
             for sync in Sync:
                 self.serve(on_duplicate, sync)

@@ -160,7 +160,7 @@ class InstanceTests(HookCase):
             (OnDuplicate.REPLACE, "CT.1.2.3", (False, False)),
             (OnDuplicate.REPLACE, "CT.1.2.3", (True, False)),
             (OnDuplicate.KEEP, "CT.1.2.3", (False, True)),
-            (OnDuplicate.RENAME, "CT.1.2.3.1", (False, False)),
+            (OnDuplicate.RENAME, "CT.1.2.3~1", (False, False)),
         ):
             storage = FileStorage(
                 directory,

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from dicomnode import events, invocation
+from dicomnode import events, invocation, protocol
 from dicomnode.core.command import (
     CCancelRQ,
     CEchoRQ,
@@ -124,6 +124,46 @@ class WindowTests(RequestorCase):
         peer.exchange()
         self.assertEqual(len(peer.messages), 4)
 
+    def test_performed_without_limit(self) -> None:
+        """Where there is no limit, so many are performed at a time; the others are not read meanwhile."""
+        from tests.cases import Waiting, store_rq
+
+        service = Waiting()
+        peer, _ = self.associates(
+            answer={"asynchronous_operations_window": (1, 0)},
+            asynchronous_operations=(1, 0),
+            services=[service],
+        )
+        for number in range(protocol.UNLIMITED + 3):
+            peer.invokes(CT, store_rq(number + 1), b"data")
+        self.assertEqual(len(service.turns), protocol.UNLIMITED)
+        self.assertTrue(peer.transport.paused)
+        for turn in service.turns:
+            turn.callback(0)
+        peer.exchange()
+        self.assertEqual(len(peer.messages), protocol.UNLIMITED + 3)
+
+    def test_unlimited(self) -> None:
+        """Without a limit there are as many as have Message IDs, and the next waits for one."""
+        peer, association = self.associates(
+            answer={"asynchronous_operations_window": (0, 0)}, asynchronous_operations=(0, 0)
+        )
+        invocations = association._association._invocations
+        assert invocations is not None
+        first, last = association.echo(), association.echo()
+        invocations._unanswered |= dict.fromkeys(range(3, 0x10000), invocations._unanswered[2])
+        waiting = association.echo()
+        self.assertEqual(self.sent(peer), 2)
+        peer.responds(0, to=0)
+        self.successResultOf(first)
+        self.assertEqual(self.sent(peer), 3)
+        self.assertEqual(peer.messages[-1].message_id, 1)  # type: ignore[attr-defined]
+        for number in range(3, 0x10000):
+            del invocations._unanswered[number]
+        association.abort()
+        for echoed in (last, waiting):
+            self.failureResultOf(echoed, AssociationAborted)
+
     def test_message_ids(self) -> None:
         """Message IDs begin anew after 65535, and pass over those that are in use."""
         peer, association = self.associates(
@@ -223,6 +263,7 @@ class InvokeTests(RequestorCase):
         body = Producer()
         stored, echoed = association.store(body, **NAMES), association.echo()
         body.consumer.write(bytes(SIZE))
+        self.turns(peer)
         peer.responds(0xA700)
         self.assertEqual(self.successResultOf(stored).status, 0xA700)
         self.assertEqual(len(peer.messages), 1)
@@ -311,6 +352,7 @@ class CancelTests(RequestorCase):
         stored.cancel()
         self.failureResultOf(stored, CancelledError)
         body.done.callback(None)
+        self.turns(peer)
         peer.responds(0)
         self.assertEqual(len(peer.data_set), SIZE)
 
@@ -350,7 +392,7 @@ class CancelTests(RequestorCase):
         peer.exchange()
         self.assertEqual(len(peer.messages), 1)
         body.done.callback(None)
-        peer.exchange()
+        self.turns(peer)
         self.assertEqual(len(peer.data_set), SIZE)
         self.assertEqual(peer.messages[1:], [CCancelRQ(message_id_being_responded_to=1)])
 
@@ -366,7 +408,7 @@ class CancelTests(RequestorCase):
         peer.exchange()
         outcome[0].trap(AssociationReleased)
         body.done.callback(None)
-        peer.exchange()
+        self.turns(peer)
         self.assertEqual(len(peer.data_set), SIZE)
         peer.transport.lose()
         self.assertEqual(self.seen.of(events.AssociationEnded)[0].how, "released")
@@ -393,13 +435,14 @@ class BodyTests(RequestorCase):
         body.length = SIZE
         progress: list[tuple[int, int | None]] = []
         stored = association.store(body, progress=lambda *how: progress.append(how), **NAMES)
-        body.consumer.write(bytes(SIZE // 2))
+        body.consumer.write(bytes(SIZE // 3))
         self.assertEqual(body.told, ["pause"])
         self.assertFalse(peer.transport.paused)
         peer.exchange()
         self.assertEqual(body.told, ["pause", "resume"])
-        body.consumer.write(bytes(SIZE // 2))
+        body.consumer.write(bytes(SIZE - SIZE // 3))
         body.done.callback(None)
+        self.turns(peer)
         peer.responds(0)
         self.successResultOf(stored)
         self.assertEqual(len(peer.data_set), SIZE)
@@ -520,6 +563,7 @@ class BodyTests(RequestorCase):
             for start in range(0, 2048, 3):
                 body.consumer.write(octets[start : start + 3])
             body.done.callback(None)
+            self.reactor.advance(0)
             sent = peer.transport.written
             if max_length not in (7, 9):
                 self.assertTrue(b"".join(sent).endswith(data(CT, octets[-max(sorted(lengths)[0], 1) :])))
@@ -536,6 +580,9 @@ class BodyTests(RequestorCase):
         body = Producer()
         stored = association.store(body, **NAMES)
         body.consumer.write(bytes(1 << 20))
+        self.assertEqual(len(peer.transport.written), 1)  # the command set, and so much
+        self.reactor.advance(0)
+        self.assertGreater(sum(map(len, peer.transport.written)), (1 << 20) - (1 << 14))
         self.assertLess(max(map(len, peer.transport.written)), (1 << 18) + 1000)
         body.done.callback(None)
         peer.responds(0)

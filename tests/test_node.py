@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from threading import Event
 from typing import Any, cast
 
 from twisted.application.service import MultiService
@@ -11,6 +15,8 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -327,6 +333,59 @@ class NodeTests(SynchronousTestCase):
         peer.transport.lose()
         self.successResultOf(stopping)
         self.assertEqual(self.log[-1], "stop pool")
+
+    def test_threads(self) -> None:
+        """It waits for its threads, and nothing else in the process does."""
+        reactor, done = self.threaded()
+        self.pool = cast(Any, ThreadPool(0, 1))
+        node = self.make_node(self.listens(104))
+        node.startService()
+        working = Event()
+        self.pool.callInThread(working.wait)  # type: ignore[attr-defined]
+        stopping = node.stopService()
+        self.assertNoResult(stopping)
+        working.set()
+        done.get(timeout=60)()
+        self.assertIsNone(self.successResultOf(stopping))
+        self.assertEqual(reactor.getDelayedCalls(), [])
+
+    def test_threads_that_do_not_end(self) -> None:
+        """A thread that waits for a disk for ever is left behind when the grace is over, and that is said."""
+        for hastened in (False, True):
+            reactor, done = self.threaded()
+            self.pool = cast(Any, ThreadPool(0, 1))
+            node = self.make_node(self.listens(104), grace=7)
+            node.startService()
+            working = Event()
+            self.pool.callInThread(working.wait)  # type: ignore[attr-defined]
+            with capturedLogs() as logged:
+                stopping = node.stopService()
+                reactor.advance(6.5)
+                self.assertNoResult(stopping)
+                if hastened:
+                    node.hasten()
+                else:
+                    reactor.advance(0.5)
+                self.assertIsNone(self.successResultOf(stopping))
+            self.assertEqual(
+                [event["log_format"] for event in logged if event["log_level"] is LogLevel.error],
+                ["Threads wait for a disk that does not answer: they are left behind"],
+            )
+            working.set()
+            done.get(timeout=60)()
+            self.assertEqual(reactor.getDelayedCalls(), [])
+
+    def threaded(self) -> tuple[Reactor, SimpleQueue[Callable[[], object]]]:
+        """Have an acceptor on a reactor, to which what threads say comes by a queue."""
+        done: SimpleQueue[Callable[[], object]] = SimpleQueue()
+
+        class Threaded(Reactor):
+            def callFromThread(self, callable: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+                done.put(partial(callable, *arguments, **keywords))
+
+        reactor = Threaded()
+        self.acceptor = Acceptor(reactor, [Verification()])
+        return reactor, done
 
     def test_no_grace(self) -> None:
         """With no time at all, what is in flight is aborted at once."""

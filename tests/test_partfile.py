@@ -12,9 +12,9 @@ from typing import Any
 from dicomnode.core.command import Status
 from dicomnode.errors import OperationFailed
 from dicomnode.events import InstanceKept
-from dicomnode.layout import Layout
+from dicomnode.layout import Layout, safe
 from dicomnode.part10 import part10_header
-from dicomnode.partfile import BUFFERS, Kept, OnDuplicate, PartFile, remove_dead_parts
+from dicomnode.partfile import BESIDE, BUFFERS, Kept, OnDuplicate, PartFile, remove_dead_parts
 from tests.files import DirectoryCase, FileStorageCase, Producer, descriptors, instance
 
 
@@ -287,10 +287,10 @@ class DuplicateTests(FileStorageCase):
         else:
             self.assertEqual(self.data_set(), b"first")
         if on_duplicate is OnDuplicate.RENAME:
-            self.assertEqual(self.files(), ["CT.1.2.3", "CT.1.2.3.1", "CT.1.2.3.2"])
-            self.assertEqual(self.data_set("CT.1.2.3.1"), b"second")
-            self.assertEqual(self.data_set("CT.1.2.3.2"), b"third")
-            self.assertEqual(self.kept(), [first, ("CT.1.2.3.1", False, False), ("CT.1.2.3.2", False, False)])
+            self.assertEqual(self.files(), ["CT.1.2.3", "CT.1.2.3~1", "CT.1.2.3~2"])
+            self.assertEqual(self.data_set("CT.1.2.3~1"), b"second")
+            self.assertEqual(self.data_set("CT.1.2.3~2"), b"third")
+            self.assertEqual(self.kept(), [first, ("CT.1.2.3~1", False, False), ("CT.1.2.3~2", False, False)])
         else:
             self.assertEqual(self.files(), ["CT.1.2.3"])
         if on_duplicate is OnDuplicate.KEEP:
@@ -303,6 +303,15 @@ class DuplicateTests(FileStorageCase):
         for on_duplicate in OnDuplicate:
             self.assert_duplicates(on_duplicate)
             self.forget()
+
+    def test_beside(self) -> None:
+        """What is kept beside another has no name that any other instance could have."""
+        self.storage = self.make_storage(on_duplicate=OnDuplicate.RENAME)
+        for data in (b"one", b"two"):
+            self.stores([data])
+        self.stores([b"another"], instance("1.2.3.1"))
+        self.assertEqual(self.files(), ["CT.1.2.3", "CT.1.2.3.1", "CT.1.2.3~1"])
+        self.assertNotIn(BESIDE, safe(f"1.2.3{BESIDE}1"))
 
     def test_no_hard_links(self) -> None:
         """So it does where there are no hard links."""
@@ -331,7 +340,7 @@ class DuplicateTests(FileStorageCase):
         os.symlink("nowhere", self.path())
         self.storage = self.make_storage(on_duplicate=OnDuplicate.RENAME)
         self.stores()
-        self.assertEqual(self.files(), ["CT.1.2.3", "CT.1.2.3.1"])
+        self.assertEqual(self.files(), ["CT.1.2.3", "CT.1.2.3~1"])
         self.assertTrue(os.path.islink(self.path()))
 
     def test_part_stays(self) -> None:

@@ -100,6 +100,12 @@ class RequestorCase(SynchronousTestCase):
             network.lose()
         self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.active()], [])
 
+    def turns(self, peer: CalledPeer, turns: int = 20) -> None:
+        """Let so many turns of the reactor pass, in each of which a peer reads what it was sent."""
+        for _ in range(turns):
+            self.reactor.advance(0)
+            peer.exchange()
+
     def assertAborts(self, peer: CalledPeer) -> None:
         """Assert that the last that a peer was sent is an A-ABORT."""
         self.assertEqual(peer.transport.taken()[-10:], Abort().encode())
@@ -538,8 +544,8 @@ class EndTests(RequestorCase):
     def test_read_slowly(self) -> None:
         """One that reads a little, again and again, is not; nor is one idle that may be."""
         peer, association = self.associates(CalledPeer(capacity=1000))
-        stored = association.store(bytes(1 << 20), **NAMES)
-        while len(peer.data_set) < 1 << 20:
+        stored = association.store(bytes(1_200_000), **NAMES)
+        while len(peer.data_set) < 1_200_000:
             self.reactor.advance(30)
             peer.exchange()
         peer.responds(0)

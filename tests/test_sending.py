@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import FileBodyProducer
 from zope.interface.verify import verifyObject
 
-from dicomnode.sending import READ, READS, FileBody, Sending
+from dicomnode.sending import FRAGMENTS, WRITE, Octets, Sending
 
 DATA = bytes(range(256)) * 2000  # more than is read in a turn
 
@@ -29,9 +29,13 @@ class SendingCase(SynchronousTestCase):
         self.clock = Clock()
         self.sent: list[tuple[bytes, bool]] = []
         self.outcome: list[Failure | None] = []
+        self.taken: list[bytes] = []
         self.begun = 0
-        self.sending = Sending(
-            1000,
+        self.sending = self.make(1000)
+
+    def make(self, limit: int) -> Sending:
+        return Sending(
+            limit,
             clock=self.clock,
             begin=self.begin,
             send=lambda data, last: self.sent.append((bytes(data), last)),
@@ -40,6 +44,13 @@ class SendingCase(SynchronousTestCase):
 
     def begin(self) -> None:
         self.begun += 1
+
+    def turn(self) -> None:
+        """Let the turn be taken that is due, and none that follows from it."""
+        (call,) = self.clock.getDelayedCalls()
+        self.clock.calls.remove(call)
+        call.called = 1
+        call.func(*call.args, **call.kw)
 
     def turns(self) -> int:
         """Let all turns be taken that follow from each other."""
@@ -65,18 +76,83 @@ class SendingTests(SendingCase):
         verifyObject(IPushProducer, self.sending)
         self.sending.stopProducing()
 
-    def test_file(self) -> None:
-        """A file is sent in turns, some of it in each."""
-        file = BytesIO(DATA)
-        self.sending.start(FileBody(file, self.clock))
-        self.assertLessEqual(sum(len(octets) for octets, _ in self.sent), READ * READS)
+    def test_octets(self) -> None:
+        """Octets that are there are sent in turns, some of them in each."""
+        self.sending.start(Octets(DATA))
+        self.assertEqual(len(self.sent), 1)
+        self.assertLessEqual(len(self.sent[0][0]), WRITE)
         self.assertEqual(self.turns(), 1)
         self.assertSent(DATA)
-        self.assertTrue(file.closed)
+
+    def test_small_fragments(self) -> None:
+        """Where the peer accepts but one octet in each, so many fragments are sent in a turn."""
+        self.sending = self.make(1)
+        self.sending.start(Octets(DATA[: 3 * FRAGMENTS + 1]))
+        for turn in (1, 2, 3):
+            self.assertEqual([len(octets) for octets, _ in self.sent], [FRAGMENTS] * turn)
+            self.turn()
+        self.assertSent(DATA[: 3 * FRAGMENTS + 1])
+
+    def test_many_writes(self) -> None:
+        """What is written bit by bit counts as what is written at once; its producer is paused."""
+        body = _Eager(self.sending, size=1, pieces=10_000)
+        self.sending = body.sending = self.make(1)
+        self.sending.start(body)
+        body.resumeProducing()
+        while body.written < 10_000:
+            self.assertLessEqual(sum(len(octets) for octets, _ in self.sent), FRAGMENTS)
+            self.assertLessEqual(len(self.sending._waiting), 1)
+            self.taken += [octets for octets, _ in self.sent]
+            self.sent.clear()
+            self.turn()
+        self.turns()
+        body.done.callback(None)
+        self.assertEqual(self.sent[-1][1], True)
+        taken = b"".join((*self.taken, *(octets for octets, _ in self.sent)))
+        self.assertEqual(taken, bytes(number % 256 for number in range(10_000)))
+
+    def test_paused_with_some_left(self) -> None:
+        """While it is paused, nothing is sent of what waits, in whatever turn; nor is the end."""
+        self.sending.start(Octets(DATA))
+        self.sending.pauseProducing()
+        self.assertEqual(self.turns(), 1)
+        self.assertEqual((len(self.sent), self.outcome), (1, []))
+        self.sending.resumeProducing()
+        self.assertSent(DATA)
+
+    def test_stopped_with_some_left(self) -> None:
+        """What waits when nothing can be sent any more is dropped, and no turn is taken for it."""
+        self.sending.start(Octets(DATA))
+        self.sending.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual((len(self.sent), self.outcome), (1, []))
+
+    def test_fails_with_some_left(self) -> None:
+        """A body that fails has failed, whatever of it waits."""
+        body = _Eager(self.sending)
+        self.sending.start(body)
+        self.sending.write(DATA)
+        body.done.errback(ZeroDivisionError())
+        assert self.outcome[0] is not None
+        self.outcome[0].trap(ZeroDivisionError)
+        self.assertEqual((self.turns(), len(self.sent)), (0, 1))
+
+    def test_bad_turn(self) -> None:
+        """What cannot be sent in a turn is how it ends, too."""
+
+        def send(data: bytes | memoryview, last: bool) -> None:
+            raise ZeroDivisionError
+
+        self.sending.start(Octets(DATA))
+        self.sending._send = send
+        self.turns()
+        assert self.outcome[0] is not None
+        self.outcome[0].trap(ZeroDivisionError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_empty(self) -> None:
         """A data set of no octets is one empty, last fragment."""
-        self.sending.start(FileBody(BytesIO(), self.clock))
+        self.sending.start(Octets(b""))
         self.assertEqual(self.sent, [(b"", True)])
         self.assertSent(b"")
 
@@ -175,18 +251,21 @@ class SendingTests(SendingCase):
     def test_bad_begin(self) -> None:
         """When the last fragment cannot be sent, that is how it ends."""
         self.sending._begin = lambda: 1 // 0  # type: ignore[assignment, return-value]
-        self.sending.start(FileBody(BytesIO(b"data"), self.clock))
+        self.sending.start(Octets(b"data"))
         assert self.outcome[0] is not None
         self.outcome[0].trap(ZeroDivisionError)
 
 
 class _Eager:
-    """Writes as soon as it is resumed, ten times."""
+    """Writes as soon as it is resumed, ten times, or as often as it is not paused."""
 
     length = None
 
-    def __init__(self, sending: Sending) -> None:
+    def __init__(self, sending: Sending, size: int = 2500, pieces: int = 10) -> None:
         self.sending = sending
+        self.size = size
+        self.pieces = pieces
+        self.paused = False
         self.done: Deferred[None] = Deferred()
         self.written = 0
 
@@ -194,12 +273,13 @@ class _Eager:
         return self.done
 
     def pauseProducing(self) -> None:
-        """It writes nothing until it is resumed."""
+        self.paused = True
 
     def resumeProducing(self) -> None:
-        if self.written < 10:
+        self.paused = False
+        while self.written < self.pieces and not self.paused:
             self.written += 1
-            self.sending.write(bytes([self.written - 1]) * 2500)
+            self.sending.write(bytes([(self.written - 1) % 256]) * self.size)
 
     stopProducing = pauseProducing
 
@@ -222,79 +302,3 @@ class _Sends:
         raise AssertionError("the sender is paused, not this")
 
     resumeProducing = stopProducing = pauseProducing
-
-
-class FileBodyTests(SendingCase):
-    """A file as a body."""
-
-    def test_paused(self) -> None:
-        """While it is paused, it reads nothing; and it goes on where it was."""
-        body = FileBody(BytesIO(DATA), self.clock, len(DATA))
-        self.assertEqual(body.length, len(DATA))
-        self.sending.pauseProducing()
-        self.sending.start(body)
-        self.assertEqual((self.sent, self.turns()), ([], 0))
-        self.sending.resumeProducing()
-        self.sending.resumeProducing()
-        self.sending.pauseProducing()
-        self.assertEqual(self.turns(), 0)
-        self.sending.resumeProducing()
-        self.turns()
-        self.assertSent(DATA)
-        body.resumeProducing()
-        self.assertEqual(self.turns(), 0)
-
-    def test_stopped(self) -> None:
-        """It closes its file when nobody wants the rest; once."""
-        file = BytesIO(DATA)
-        body = FileBody(file, self.clock)
-        self.sending.start(body)
-        self.sending.stop()
-        body.stopProducing()
-        self.assertTrue(file.closed)
-        self.assertEqual((self.turns(), self.outcome), (0, []))
-
-    def test_stopped_by_writing(self) -> None:
-        """It may be stopped by what its writing leads to."""
-        file = BytesIO(DATA)
-
-        def send(data: bytes | memoryview, last: bool) -> None:
-            self.sending.stop()
-            raise ZeroDivisionError
-
-        self.sending._send = send
-        self.sending.start(FileBody(file, self.clock))
-        self.assertTrue(file.closed)
-        self.assertEqual((self.turns(), self.outcome), (0, []))
-
-    def test_paused_at_the_end_of_a_turn(self) -> None:
-        """Paused by the last that it may produce in a turn, it takes no other."""
-        body = FileBody(BytesIO(DATA), self.clock)
-
-        class Consumer:
-            written = 0
-
-            def registerProducer(self, producer: object, streaming: bool) -> None:
-                """It is known."""
-
-            def write(self, data: bytes) -> None:
-                self.written += 1
-                if self.written == READS:
-                    body.pauseProducing()
-
-        body.startProducing(Consumer())  # type: ignore[arg-type]
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        body.stopProducing()
-
-    def test_unreadable(self) -> None:
-        """A file that cannot be read is a failure."""
-
-        class Broken(BytesIO):
-            def read(self, size: int | None = -1) -> bytes:
-                raise OSError("I/O error")
-
-        file = Broken()
-        self.sending.start(FileBody(file, self.clock))
-        assert self.outcome[0] is not None
-        self.outcome[0].trap(OSError)
-        self.assertTrue(file.closed)

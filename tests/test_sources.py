@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -15,14 +16,22 @@ import pydicom
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pydicom.filereader import read_file_meta_info
+from twisted.internet.defer import CancelledError
 
 from dicomnode import Acceptor, sources
+from dicomnode.core.association import Aborted, DataSetFragments, ReleaseConfirmed
 from dicomnode.core.command import CStoreRQ
 from dicomnode.core.pdu import ProposedContext
-from dicomnode.errors import AssociationAborted, ContextNotAccepted, InvalidFile, TooManyContexts
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationReleased,
+    ContextNotAccepted,
+    InvalidFile,
+    TooManyContexts,
+)
 from dicomnode.requestor import plan
 from dicomnode.services import Storage
-from dicomnode.testing import CalledPeer, MemoryStorage
+from dicomnode.testing import CalledPeer, MemoryStorage, Pool
 from dicomnode.uids import DEFLATED_EXPLICIT_VR_LE, EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from tests.cases import CT_IMAGE_STORAGE
 from tests.interop.samples import data_set_of
@@ -33,6 +42,11 @@ MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 
 def shipped(name: str) -> str:
     return str(get_testdata_file(name, download=False))
+
+
+def element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
+    """Encode an element whose length has four octets, in Explicit VR Little Endian (PS3.5 7.1.2)."""
+    return struct.pack("<HH2sxxI", group, number, vr, len(value)) + value
 
 
 def made(**elements: Any) -> Dataset:
@@ -94,6 +108,24 @@ class FileTests(StoreCase):
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
         self.assertEqual(progress[-1], (38870, 38870))
 
+    def test_shrinks(self) -> None:
+        """A file that shrinks while it is sent is not taken for whole: the association is aborted."""
+        path = self.mktemp()
+        whole = Path(shipped("CT_small.dcm")).read_bytes()
+        whole += element(0xFFFC, 0xFFFC, b"OB", bytes(1 << 20))
+        Path(path).write_bytes(whole)
+        peer, association = self.associates(CalledPeer(capacity=1000), contexts=plan([path]))
+        stored = association.store(path)
+        os.truncate(path, 600_000)
+        for _ in range(10):
+            peer.exchange()
+            self.reactor.advance(0)
+        length = len(data_set_of(whole))
+        said = str(self.failureResultOf(stored, InvalidFile).value)
+        self.assertEqual(said, f"it ended after {600_000 - len(whole) + length} of {length} octets")
+        self.assertFalse(any(item.is_last for item in peer.indications if isinstance(item, DataSetFragments)))
+        self.assertEqual(peer.indications[-1], Aborted(0, 0, by_peer=True))
+
     def test_opened_in_its_turn(self) -> None:
         """A file is not open before its turn, nor when it is not accepted."""
         path = shipped("CT_small.dcm")
@@ -108,6 +140,87 @@ class FileTests(StoreCase):
         _, association = self.associates()
         self.failureResultOf(association.store(path), ContextNotAccepted)
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_thread(self) -> None:
+        """A file is opened and read in a thread, and what is behind it waits for its turn."""
+        small, large = shipped("CT_small.dcm"), self.mktemp()
+        Path(large).write_bytes(Path(small).read_bytes() + element(0xFFFC, 0xFFFC, b"OB", bytes(1 << 20)))
+        pool = Pool()
+        peer, association = self.associates(contexts=plan([small]), pool=pool)
+        stored = [association.store(path) for path in (small, large)]
+        echoed = association.echo()
+        self.turns(peer)
+        self.assertEqual((peer.messages, len(pool.jobs)), ([], 1))
+        self.reactor.advance(10_000)  # nobody is to blame
+        pool.run(1)
+        peer.responds(0)
+        self.successResultOf(stored[0])
+        self.assertEqual((len(peer.messages), len(pool.jobs)), (1, 1))
+        while pool.jobs:
+            pool.run(1)
+            self.turns(peer)
+        peer.responds(0)
+        self.successResultOf(stored[1])
+        self.assertEqual(
+            peer.data_set, b"".join(data_set_of(Path(path).read_bytes()) for path in (small, large))
+        )
+        self.failureResultOf(echoed, ContextNotAccepted)
+
+    def test_nobody_waits(self) -> None:
+        """What is opened for nobody any more is closed, and what was behind it had its turn."""
+        path = self.mktemp()
+        Path(path).write_bytes(Path(shipped("CT_small.dcm")).read_bytes() + bytes(1 << 20))
+        pool = Pool()
+        before = len(os.listdir("/proc/self/fd"))
+        peer, association = self.associates(contexts=plan([path]), pool=pool)
+        first, second, third = (association.store(what) for what in (path, "nowhere.dcm", path))
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(len(pool.jobs), 2)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        pool.run(2)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        association.abort()
+        self.failureResultOf(third, AssociationAborted)
+        pool.run()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(peer.messages, [])
+
+    def test_released_meanwhile(self) -> None:
+        """A peer that asks for release while a file is being opened has it."""
+        pool = Pool()
+        path = shipped("CT_small.dcm")
+        peer, association = self.associates(contexts=plan([path]), pool=pool)
+        stored = association.store(path)
+        peer.releases()
+        self.failureResultOf(stored, AssociationReleased)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], ReleaseConfirmed)
+        pool.run()
+        self.assertEqual(peer.messages, [])
+
+    def test_release_waits(self) -> None:
+        """A release waits for a file that is being opened."""
+        pool = Pool()
+        path = shipped("CT_small.dcm")
+        peer, association = self.associates(contexts=plan([path]), pool=pool)
+        stored, released = association.store(path), association.release()
+        peer.exchange()
+        self.assertNoResult(released)
+        pool.run()
+        peer.responds(0)
+        self.successResultOf(stored)
+        peer.answers_release()
+        self.successResultOf(released)
+
+    def test_fifo(self) -> None:
+        """Nobody waits for what is no file."""
+        path = self.mktemp()
+        os.mkfifo(path)
+        _, association = self.associates(contexts=plan([shipped("CT_small.dcm")]))
+        self.assertIn("not a regular", str(self.failureResultOf(association.store(path), InvalidFile).value))
+        self.assertIn("not a regular", str(self.assertRaises(InvalidFile, plan, [path])))
 
     def test_cannot_be_encoded(self) -> None:
         """A request that cannot be encoded leaves no file open."""

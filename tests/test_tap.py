@@ -649,7 +649,7 @@ class CannotStartTests(TapCase):
             ("replace", 0, "CT.1.2.3"),
             ("keep", 0, "CT.1.2.3"),
             ("refuse", 0x0111, "CT.1.2.3"),
-            ("rename", 0, "CT.1.2.3.1"),
+            ("rename", 0, "CT.1.2.3~1"),
         ):
             self.directory = self.mktemp()
             self.install(MemoryReactorClock())

@@ -173,6 +173,33 @@ class TurnsTests(TurnsCase):
         self.comes()
         self.assertEqual(self.socket.waiting, 0)
 
+    def test_bug(self) -> None:
+        """What fails for one connection is logged, and the port goes on: it is every one's."""
+
+        def adopt(*_: object) -> None:
+            raise ZeroDivisionError
+
+        adopting = self.patch(self.reactor, "adoptStreamConnection", adopt)
+        self.comes(2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        adopting.restore()
+        self.looks()
+        self.assertEqual((self.accepted, self.socket.waiting), (1, 0))
+
+    def test_bug_before(self) -> None:
+        """So it does where it cannot tell whose turn it is: later, for nothing may have changed by then."""
+
+        def ours() -> bool:
+            raise ZeroDivisionError
+
+        self.patch(self.port, "_ours", ours)
+        self.comes()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.reactor.getReaders(), [])
+        self.patch(self.port, "_ours", lambda: True)
+        self.passes(SHORTAGE)
+        self.assertEqual(self.accepted, 1)
+
     def test_stopped(self) -> None:
         """When it stops, it closes its socket, also while it waits; twice is no error."""
         for ours in (True, False):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import zlib
+from functools import partial
 from typing import Any, cast
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,12 +15,19 @@ from zope.interface.verify import verifyObject
 
 from dicomnode import Acceptor, Storage, Verification, walking
 from dicomnode.core.dataset import Walk
+from dicomnode.filestore import FileStorage
 from dicomnode.interfaces import IInstanceWriter
 from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Pool, Reactor
 from tests.files import Producer
 from tests.reliability.sessions import BIG_ENDIAN, CT_IMAGE_STORAGE, DEFLATED, data_set, deflated
 
 EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+def bomb(octets: int) -> bytes:
+    """Return a data set that inflates to so many octets."""
+    data = data_set("1.2.3") + b"\xe0\x7f\x10\0OW\0\0" + octets.to_bytes(4, "little") + bytes(octets)
+    return deflated(data)
 
 
 class _WalkingCase(SynchronousTestCase):
@@ -68,6 +78,25 @@ class WalkingTests(_WalkingCase):
         self.assertIsNone(self.writer.producer)
 
 
+class ThreadsTests(_WalkingCase):
+    """Some threads of a pool."""
+
+    def test_most(self) -> None:
+        """No more jobs are done at a time; the others wait, in order, and behind one that fails, too."""
+        order: list[int] = []
+        jobs = [self.threads.run(partial(order.append, number)) for number in range(4)]
+        failing = self.threads.run(lambda: 1 // 0)
+        last = self.threads.run(lambda: order.append(4) or "last")  # type: ignore[func-returns-value]
+        for _ in range(6):
+            self.assertLessEqual(len(self.pool.jobs), walking.WALKERS)
+            self.pool.run(1)
+        for job in jobs:
+            self.successResultOf(job)
+        self.failureResultOf(failing, ZeroDivisionError)
+        self.assertEqual(self.successResultOf(last), "last")
+        self.assertEqual(order, [0, 1, 2, 3, 4])
+
+
 class ThreadedWalkingTests(_WalkingCase):
     """A walk in a thread."""
 
@@ -111,9 +140,37 @@ class ThreadedWalkingTests(_WalkingCase):
         self.walking.resumeProducing()
         self.assertEqual(self.producer.told, ["pause", "resume"])
 
+    def test_turns(self) -> None:
+        """What inflates far takes several jobs, and those of others are done between them."""
+        self.patch(walking, "JOB", 1 << 20)
+        self.walking.write(bomb(8 << 20))
+        finished = self.walking.finished()
+        others = []
+        jobs = 0
+        while self.pool.jobs:
+            jobs += 1
+            others.append(self.threads.run(lambda: None))
+            self.pool.run(2)
+            self.successResultOf(others[-1])
+        self.successResultOf(finished)
+        self.assertEqual(jobs, 8)
+        self.walking.walk.end()
+        self.assertTrue(self.walking.walk.whole)
+
+    def test_abandoned(self) -> None:
+        """Where nobody waits for it any more, it is not walked to its end."""
+        self.patch(walking, "JOB", 1 << 20)
+        self.walking.write(bomb(8 << 20))
+        finished = self.walking.finished()
+        self.pool.run(1)
+        finished.cancel()
+        self.failureResultOf(finished, CancelledError)
+        self.pool.run(1)
+        self.assertFalse(self.pool.jobs)
+
     def test_bug(self) -> None:
         """A walk that fails, as none should, is not taken for one that has seen all."""
-        self.patch(Walk, "feed", lambda walk, data: 1 / 0)
+        self.patch(Walk, "inflate", lambda walk, data: 1 / 0)
         self.walking.write(b"data")
         finished = self.walking.finished()
         self.pool.run()
@@ -149,6 +206,31 @@ class StorageTests(_WalkingCase):
         self.peer.exchange()
         self.assertEqual(self.peer.response.status, 0xC210)
         self.assertEqual(self.storage.writers[0].ended, "abort")
+
+    def test_commit_beside_bombs(self) -> None:
+        """Ten peers with what inflates without measure keep a commit waiting for two jobs at most."""
+        self.patch(walking, "JOB", 1 << 20)
+        directory = self.mktemp()
+        os.mkdir(directory)
+        pool = cast(Any, self.pool)
+        files = FileStorage(directory, reactor=Reactor(), pool=pool)
+        acceptor = Acceptor(Reactor(), [Storage(files, threads=self.threads)])
+        peers = [Peer(acceptor) for _ in range(11)]
+        octets = bomb(8 << 20)
+        for number, peer in enumerate(peers):
+            peer.associates({CT_IMAGE_STORAGE: [DEFLATED if number < 10 else EXPLICIT]})
+        for number, peer in enumerate(peers[:10]):
+            peer.stores(f"1.2.3.{number}", octets)
+        self.pool.run(20)  # all are at it
+        peers[10].stores("1.2.3", data_set("1.2.3"))
+        self.pool.run(3 + walking.WALKERS)  # the first write, and the commit, each behind two walks
+        peers[10].exchange()
+        self.assertEqual(peers[10].response.status, 0x0000)
+        self.assertEqual([status for peer in peers[:10] for status in peer.responses], [])
+        self.pool.run()
+        for peer in peers[:10]:
+            peer.exchange()
+            self.assertEqual(peer.response.status, 0xA900)  # it is another instance
 
     def test_peer_gone(self) -> None:
         """When the peer goes while its data set is being walked, the writer is told."""

@@ -54,6 +54,11 @@ INFLATED_PIECE = 8192
 INFLATED_ALLOWANCE = 1 << 18
 INFLATED_RATIO = 16
 TURN = 128
+#: How far a data set may inflate in all: so many octets, and so many for each that was received. That is two
+#: seconds, and a quarter of one for each further MB; without it, it is two for each. Of real ones, masks and
+#: blank frames shrink to a hundredth and below, but there are not gigabytes of them in one instance.
+TOTAL_ALLOWANCE = 1 << 30
+TOTAL_RATIO = 128
 
 
 class ByteOrder:
@@ -207,13 +212,32 @@ class Walk:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Walk the next octets. Never raises for what the peer sent."""
-        self.octets += len(data)
-        if self._stopped:
-            return
         if self._inflater is None:
-            self._walk(data)
+            self.octets += len(data)
+            if not self._stopped:
+                self._walk(data)
         else:
-            self._inflate(self._inflater, memoryview(data))
+            for _ in self.inflate(data):
+                pass
+
+    def inflate(self, data: bytes | memoryview) -> Iterator[int]:
+        """Walk the next octets of a deflated data set, bit by bit; yield how many octets each was."""
+        assert self._inflater is not None
+        self.octets += len(data)
+        try:
+            for piece in self._inflater.pieces(memoryview(data)) if not self._stopped else ():
+                self._spent += max(0, len(piece) - self._skip)
+                self._walk(piece)
+                if not self._stopped and (
+                    self._spent > INFLATED_ALLOWANCE + INFLATED_RATIO * self.octets
+                    or self._walked > TOTAL_ALLOWANCE + TOTAL_RATIO * self.octets
+                ):
+                    self._stop(fault=f"data set inflates too far, at octet {self._walked}")
+                if self._stopped:
+                    return
+                yield len(piece)
+        except zlib.error:
+            self._stop(fault=f"deflated data set is corrupt before octet {self.octets}")
 
     def feed_sequence(self, fragments: Sequence[bytes | memoryview]) -> None:
         """Walk the next octets: what :meth:`feed` does for each of ``fragments``."""
@@ -253,20 +277,6 @@ class Walk:
         self._stopped = True
         self._held = b""
         self._open = []
-
-    def _inflate(self, inflater: Inflater, data: memoryview) -> None:
-        """Walk what the deflated octets hold, as far as the allowance goes."""
-        try:
-            for piece in inflater.pieces(data):
-                self._spent += max(0, len(piece) - self._skip)
-                self._walk(piece)
-                if self._stopped:
-                    break
-                if self._spent > INFLATED_ALLOWANCE + INFLATED_RATIO * self.octets:
-                    self._stop(fault=f"data set inflates too far, at octet {self._walked}")
-                    break
-        except zlib.error:
-            self._stop(fault=f"deflated data set is corrupt before octet {self.octets}")
 
     def _walk(self, data: bytes | memoryview) -> None:
         """Walk octets which are not deflated, or no longer."""

@@ -105,6 +105,11 @@ ONLY = {
     "Invocation": "association context has_data_set octets octets_total request",
     "Studies": "__init__ begun given_up received stop",
     "Executions": "__init__ finished stop_within",
+    "Threads": "__init__",
+    "Walk": """
+        __init__ doubt end fault feed feed_sequence modality octets patient_id series_instance_uid
+        sop_class_uid sop_instance_uid study_instance_uid whole
+    """,
     "Acceptor": "__init__ associations buildProtocol drain logins",
 }
 

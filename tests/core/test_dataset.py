@@ -762,6 +762,33 @@ class DeflatedTests(WalkTestCase):
         walk = walked(DEFLATED, pixels)
         self.assertEqual((walk.whole, walk.fault, walk.doubt), (True, None, None))
 
+    def test_bomb_in_all(self) -> None:
+        """But only as far as no real data set does; what was received counts."""
+        data = deflate(long(PIXEL_DATA, b"OW", bytes(4 << 20)))
+        for allowance, ratio, whole in (
+            (4 << 20, 128, True),
+            (3 << 20, 512, True),
+            (1 << 20, 128, False),
+        ):
+            with mock.patch.multiple(dataset, TOTAL_ALLOWANCE=allowance, TOTAL_RATIO=ratio):
+                walk = walked(DEFLATED, data)
+                self.assertEqual(walk.whole, whole)
+                allowed = allowance + ratio * len(data)
+                self.assertLessEqual(walk._walked, allowed + dataset.INFLATED_PIECE)
+        self.assertEqual(walk.fault, f"data set inflates too far, at octet {walk._walked}")
+
+    def test_inflate(self) -> None:
+        """It may be walked bit by bit, and what follows a fault is counted, and not inflated."""
+        walk = Walk(DEFLATED)
+        data = deflate(self.data)
+        self.assertEqual(sum(walk.inflate(data)), len(self.data))
+        walk.end()
+        self.assertTrue(walk.whole)
+        walk = Walk(DEFLATED)
+        self.assertEqual([*walk.inflate(b"\xff" * 10), *walk.inflate(data)], [])
+        self.assertEqual(walk.octets, 10 + len(data))
+        self.assertEqual(walk.fault, "deflated data set is corrupt before octet 10")
+
 
 class PydicomFileTests(WalkTestCase):
     """The files that pydicom ships."""

@@ -609,6 +609,27 @@ class OperationTests(Unharmed):
         self.assertTrue(path.read_bytes().endswith(bomb))
         path.unlink()
 
+    def test_bombs(self) -> None:
+        """Ten peers with such do not have all the threads: an instance beside them is kept at once."""
+        bomb = _deflated(data_set("1.2.3.4", pixels=bytes(256 << 20)))
+        bombers = []
+        for number in range(10):
+            bomber = self.associated(((1, CT_IMAGE_STORAGE, (DEFLATED_LE,)),))
+            bomber.send(p_data(pdv(1, LAST_COMMAND, store_rq(f"1.2.3.4.{number}"))))
+            for start in range(0, len(bomb), 16000):
+                control = DATA if start + 16000 < len(bomb) else LAST_DATA
+                bomber.send(p_data(pdv(1, control, bomb[start : start + 16000])))
+            bombers.append(bomber)
+        other = self.associated()
+        began = time.monotonic()
+        self.assertStatus(other.store("1.2.3"), 0)
+        self.assertLess(time.monotonic() - began, AT_ONCE)
+        for bomber in bombers:
+            self.assertStatus(bomber.response(), 0xA900)  # each is another instance
+            bomber.release()
+        other.release()
+        (self.node.directory / "CT.1.2.3").unlink()
+
 
 def _deflated(data: bytes) -> bytes:
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
