@@ -59,12 +59,12 @@ class Recorder:
 class Reactor(Clock):
     """A clock that stands still until it is told; and a reactor, as far as storages need one.
 
-    Its own threads are a :class:`Pool`: ``reactor.pool.run()``.
+    What its own threads are to do is done at once. Give a storage a :class:`Pool` for a disk that is slow.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = Pool()
+        self.pool: Pool = _Quick()
 
     def getThreadPool(self) -> Pool:
         return self.pool
@@ -108,6 +108,20 @@ class Pool:
         while self.jobs and jobs != 0:
             self.jobs.popleft()()
             jobs = None if jobs is None else jobs - 1
+
+
+class _Quick(Pool):
+    """Threads that have nothing else to do."""
+
+    def callInThreadWithCallback(
+        self,
+        onResult: Callable[[bool, Any], None] | None,
+        func: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().callInThreadWithCallback(onResult, func, *args, **kwargs)
+        self.run()
 
 
 @implementer(IStorage)

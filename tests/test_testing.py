@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError
@@ -207,6 +207,14 @@ class TransportTests(SynchronousTestCase):
         self.assertRaises(AssertionError, self.transport.registerProducer, self.transport, True)
         self.transport.unregisterProducer()
         self.assertIsNone(self.transport.producer)
+
+
+class ReactorTests(SynchronousTestCase):
+    def test_threads(self) -> None:
+        """What the reactor's own threads are to do is done at once, and told of."""
+        reactor = Reactor()
+        done = deferToThreadPool(cast(Any, reactor), cast(Any, reactor.getThreadPool()), lambda: 7)
+        self.assertEqual(self.successResultOf(done), 7)
 
 
 class PeerTests(SynchronousTestCase):
