@@ -6,13 +6,15 @@ The public names, and where they are at home; ``docs/architecture`` has the pict
 - :mod:`dicomnode.requestor`: associations that we request;
 - :mod:`dicomnode.policies`, :mod:`dicomnode.limits`: who may request them, and how many at a time;
 - :mod:`dicomnode.services`: what is performed on them;
-- :mod:`dicomnode.filestore`: where instances are kept;
+- :mod:`dicomnode.filestore`, :mod:`dicomnode.pipe`: where instances are kept, or go;
+- :mod:`dicomnode.node`: the service that listens, and stops in good order;
 - :mod:`dicomnode.hooks`, :mod:`dicomnode.studies`: who is told what has arrived;
 - :mod:`dicomnode.interfaces`: what a third party can implement instead;
 - :mod:`dicomnode.observers`, :mod:`dicomnode.events`: what can be seen of it all;
 - :mod:`dicomnode.core`: the protocol without I/O, for other loops, and for the curious.
 """
 
+from dicomnode import events
 from dicomnode.acceptor import Acceptor
 from dicomnode.core.command import Status
 from dicomnode.errors import (
@@ -45,6 +47,8 @@ from dicomnode.interfaces import (
     IUser,
 )
 from dicomnode.limits import Limits
+from dicomnode.node import Node
+from dicomnode.pipe import Pipe
 from dicomnode.policies import (
     AcceptAny,
     All,
@@ -91,8 +95,10 @@ __all__ = [
     "InvalidFile",
     "Limits",
     "LocalProtocolError",
+    "Node",
     "OperationFailed",
     "PeerAddress",
+    "Pipe",
     "PolicyFile",
     "ServiceUser",
     "Status",
@@ -103,5 +109,6 @@ __all__ = [
     "Verification",
     "__version__",
     "associate",
+    "events",
     "plan",
 ]

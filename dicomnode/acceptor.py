@@ -26,7 +26,7 @@ from dicomnode.interfaces import IAssociation, IAssociationPolicy, IService
 from dicomnode.limits import Limits, Slots
 from dicomnode.networks import host
 from dicomnode.offer import Offer, Served
-from dicomnode.policies import AcceptAny, ask, certificate_of
+from dicomnode.policies import AcceptAny, ask, certificate_of, without
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.timers import Timeouts
 
@@ -36,7 +36,7 @@ class Acceptor(Factory):
 
     :param reactor: its clock; listening is the business of an endpoint.
     :param services: what is served. Where two serve an abstract syntax, the first does.
-    :param policy: who may associate.
+    :param policy: who may associate, and for what.
     :param portal: where the users of those log in; without one, user identities are not looked at.
     :param limits: how many may, at a time.
     :param slots: where those are counted; not here alone, where several processes share them.
@@ -182,7 +182,7 @@ class Acceptor(Factory):
     ) -> AssociateAC:
         if request.application_context != APPLICATION_CONTEXT:
             raise AssociationRejected(1, 1, 2, "the Application Context Name is not DICOM's")
-        await ask(self._policy, request, association.peer, certificate_of(association.transport))
+        allowed = await ask(self._policy, request, association.peer, certificate_of(association.transport))
         login = None
         if self._portal is not None:
             identity = request.user_information.user_identity
@@ -199,7 +199,11 @@ class Acceptor(Factory):
             invoke, perform = self._asynchronous_operations
             window = narrower(proposed[0], perform), narrower(proposed[1], invoke)
             information = replace(information, asynchronous_operations_window=window)
-        accepted = self._offer.answer(request, information, served)
+        if allowed is None:
+            accepted = self._offer.answer(request, information, served)
+        else:
+            narrowed = replace(request, contexts=tuple(allowed))
+            accepted = without(self._offer.answer(narrowed, information, served), request)
         if login is not None:
             self.logins[association] = login
             association.tell(events.LoggedIn(association, login.name))

@@ -316,7 +316,6 @@ class Store:
             # If the file has ended too early, the association will have ended by then.
             await deferLater(self._reactor, 0)
         else:
-            self._log(answer(response))
             if arrived(response.status):
                 self._report.has_arrived(file.path, file.octets, response)
             else:

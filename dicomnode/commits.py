@@ -31,7 +31,7 @@ STALLED = 0.5
 
 
 class IStorageReactor(IReactorFromThreads, IReactorTime):
-    """What the storage needs of a reactor."""
+    """What a storage on files needs of a reactor: every one of Twisted's has it."""
 
 
 class Sync(enum.Enum):

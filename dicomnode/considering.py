@@ -7,7 +7,7 @@ the decision is out, and the peer is paused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dicomnode.interfaces import IInstanceWriter, Instance
+from dicomnode.waiting import deferred_of, kept_on
 from dicomnode.walking import Between
 
 #: Is given an instance whose header has been walked. It returns, or fires, to have it kept; it raises
@@ -51,23 +52,23 @@ class Considering(Between):
         elif self._refusal is None:
             self._held += data
 
-    def commit(self) -> Deferred[None]:
+    def commit(self) -> Deferred[int | None]:
         return Deferred.fromCoroutine(self._commit())
 
-    def abort(self) -> Deferred[None]:
+    def abort(self) -> Awaitable[None]:
         self._cancel()
-        return maybeDeferred(self._writer.abort)
+        return self._writer.abort()
 
-    async def _commit(self) -> None:
+    async def _commit(self) -> int | None:
         if self._asked is None:
             self._ask()
         if not self._accepted and self._refusal is None:
             self._decided = Deferred(lambda _: self._cancel())
             await self._decided
         if self._refusal is not None:
-            await maybeDeferred(self._writer.abort)
+            await kept_on(deferred_of(self._writer.abort))
             self._refusal.raiseException()
-        await maybeDeferred(self._writer.commit)
+        return await kept_on(deferred_of(self._writer.commit))
 
     def _ask(self) -> None:
         self._asked = maybeDeferred(self._consider, self._instance)

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from dicomnode.interfaces import IAssociation, IInstanceWriter, Instance, IStorage
-from dicomnode.testing import Transport
+from dicomnode.acceptor import Acceptor
+from dicomnode.core.command import Request, Status, UnrecognizedRQ, is_warning
+from dicomnode.core.items import UserInformation
+from dicomnode.core.pdu import AssociateRQ, ProposedContext
+from dicomnode.errors import AssociationRejected
+from dicomnode.events import Unexpected
+from dicomnode.interfaces import (
+    IAssociationPolicy,
+    ICertificatePolicy,
+    IInstanceWriter,
+    Instance,
+    IService,
+    IStorage,
+)
+from dicomnode.policies import ask
+from dicomnode.services import Verification
+from dicomnode.testing import Peer, Reactor, Recorder, Transport
+from dicomnode.uids import IMPLICIT_VR_LE, VERIFICATION
+from dicomnode.waiting import deferred_of, kept_on
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import SynchronousTestCase as _Case
@@ -29,6 +48,8 @@ class InstanceWriterContract(_Case):
     #: Does the storage keep anything at all?
     keeps = True
 
+    _peer: Peer | None = None
+
     def open_storage(self) -> IStorage:
         """Return the storage under test: always the same one."""
         raise NotImplementedError
@@ -45,28 +66,35 @@ class InstanceWriterContract(_Case):
         """Let what the storage has begun come to its end."""
 
     def instance(self, sop_instance_uid: str = "1.2.3") -> Instance:
-        """Return an instance that may be stored."""
-        association = cast(IAssociation, None)
+        """Return an instance that may be stored; there is one association for all."""
+        if self._peer is None:
+            self._peer = Peer(Acceptor(Reactor(), [Verification()]))
+            self._peer.associates()
+        association = self._peer.association
         sop_class_uid, transfer_syntax_uid = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
         return Instance(sop_class_uid, sop_instance_uid, transfer_syntax_uid, "PEER", "ANY-SCP", association)
 
     def writer(self, sop_instance_uid: str = "1.2.3") -> IInstanceWriter:
         """Begin to keep an instance."""
-        opening = self.open_storage().open(self.instance(sop_instance_uid))
+        opening = deferred_of(self.open_storage().open, self.instance(sop_instance_uid))
         self.settle()
         return self.successResultOf(opening)
 
     def commits(self, writer: IInstanceWriter) -> None:
-        committing = writer.commit()
+        committing = deferred_of(writer.commit)
         self.settle()
-        self.assertIsNone(self.successResultOf(committing))
+        status = self.successResultOf(committing)
+        # Success, or stored with a warning
+        self.assertTrue(status is None or status == Status.SUCCESS or is_warning(status), status)  # type: ignore[no-untyped-call]
 
     def aborts(self, writer: IInstanceWriter) -> None:
-        aborting = writer.abort()
+        aborting = deferred_of(writer.abort)
         self.settle()
         self.assertIsNone(self.successResultOf(aborting))
 
-    def cancels(self, deferred: Deferred[None]) -> None:
+    def cancels(self, deferred: Deferred[Any]) -> None:
+        """Wait no longer, as the association's end does."""
+
         def cancelled(failure: Failure) -> None:
             failure.trap(CancelledError)  # type: ignore[no-untyped-call]
 
@@ -176,19 +204,171 @@ class InstanceWriterContract(_Case):
         self.assertFalse(transport.disconnecting)  # type: ignore[no-untyped-call]
 
     def test_commit_is_cancelled(self) -> None:
-        """Who cancels the Deferred of commit stops nobody from keeping the instance."""
+        """Where the peer goes away while it is kept, that stops nobody from keeping the instance."""
         writer = self.writer()
         writer.write(b"data")
-        committing = writer.commit()
-        self.cancels(committing)
+        self.cancels(kept_on(deferred_of(writer.commit)))
         self.settle()
         self.assert_kept(b"data")
 
     def test_abort_is_cancelled(self) -> None:
-        """Who cancels the Deferred of abort stops nobody from forgetting the instance."""
+        """Nor, where it is forgotten, from forgetting it."""
         writer = self.writer()
         writer.write(b"data")
-        aborting = writer.abort()
-        self.cancels(aborting)
+        self.cancels(kept_on(deferred_of(writer.abort)))
         self.settle()
         self.assert_kept(None)
+
+
+class ServiceContract(_Case):
+    """What every service promises: mix it into a SynchronousTestCase.
+
+    Say what the service is by :meth:`make_service`, and what may be asked of it by :meth:`requests`.
+    """
+
+    def make_service(self) -> IService:
+        """Return the service under test."""
+        raise NotImplementedError
+
+    def requests(self) -> Sequence[tuple[str, Request, bytes | None]]:
+        """Return requests that are answered with Success, or a warning, in this order.
+
+        Of each, the abstract syntax, the command set, and the data set if there is one, in the transfer
+        syntax that the service prefers.
+        """
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Let what the service has begun come to its end."""
+
+    def associates(self) -> tuple[Peer, Recorder]:
+        """Return a peer that may ask, and what is observed."""
+        service, seen = self.make_service(), Recorder()
+        peer = Peer(Acceptor(Reactor(), [service], observe=seen))
+        syntaxes = {abstract_syntax for abstract_syntax, _, _ in self.requests()}
+        peer.associates({one: service.contexts[one][:1] for one in syntaxes})
+        return peer, seen
+
+    def test_interface(self) -> None:
+        """It provides what the interface asks for, and names transfer syntaxes for what it serves."""
+        service = self.make_service()
+        verifyObject(IService, service)
+        for abstract_syntax, _, _ in self.requests():
+            syntaxes = service.contexts[abstract_syntax]
+            self.assertTrue(syntaxes)  # type: ignore[no-untyped-call]
+            self.assertEqual(len(set(syntaxes)), len(syntaxes))  # type: ignore[no-untyped-call]
+
+    def test_answers(self) -> None:
+        """What may be asked is answered so."""
+        peer, seen = self.associates()
+        for abstract_syntax, request, data_set in self.requests():
+            answered = len(peer.responses)
+            peer.invokes(abstract_syntax, request, data_set)
+            self.settle()
+            peer.exchange()
+            self.assertEqual(len(peer.responses), answered + 1)  # type: ignore[no-untyped-call]
+            status = peer.response.status
+            self.assertTrue(status == Status.SUCCESS or is_warning(status), peer.response)  # type: ignore[no-untyped-call]
+        self.assertEqual(seen.of(Unexpected), [])  # type: ignore[no-untyped-call]
+
+    def test_other_operation(self) -> None:
+        """An operation that it does not know is refused, and no bug."""
+        peer, seen = self.associates()
+        for context in list(peer.association.contexts.values()):
+            peer.invokes(context.abstract_syntax, UnrecognizedRQ(message_id=1, command_field=0x0070))
+            self.settle()
+            peer.exchange()
+            status = peer.response.status
+            self.assertFalse(status == Status.SUCCESS or is_warning(status), peer.response)  # type: ignore[no-untyped-call]
+        self.assertEqual(seen.of(Unexpected), [])  # type: ignore[no-untyped-call]
+
+    def test_goes_away(self) -> None:
+        """A peer that is lost in the middle, or before it is answered, is no bug."""
+        for abstract_syntax, request, data_set in self.requests():
+            for half in (True, False):
+                peer, seen = self.associates()
+                if half and data_set:
+                    peer.invokes(abstract_syntax, request, data_set[: len(data_set) // 2], last=False)
+                else:
+                    peer.invokes(abstract_syntax, request, data_set)
+                peer.transport.lose()
+                self.settle()
+                self.assertEqual(seen.of(Unexpected), [])  # type: ignore[no-untyped-call]
+
+
+class PolicyContract(_Case):
+    """What every policy promises: mix it into a SynchronousTestCase.
+
+    Say what the policy is by :meth:`make_policy`, and whom it lets in, and whom not, by :meth:`accepted` and
+    :meth:`refused`.
+    """
+
+    def make_policy(self) -> IAssociationPolicy:
+        """Return the policy under test."""
+        raise NotImplementedError
+
+    def accepted(self) -> Sequence[AssociateRQ]:
+        """Return requests that it accepts, from :meth:`peer`."""
+        raise NotImplementedError
+
+    def refused(self) -> Sequence[AssociateRQ]:
+        """Return requests that it refuses."""
+        return ()
+
+    def peer(self) -> IAddress:
+        """Return where these come from."""
+        return IPv4Address("TCP", "192.0.2.1", 50000)
+
+    def settle(self) -> None:
+        """Let what the policy has begun come to its end."""
+
+    def request(
+        self, calling: str = "PEER", called: str = "ANY-SCP", contexts: Sequence[ProposedContext] = ()
+    ) -> AssociateRQ:
+        """Return a request, for the Verification SOP Class unless there are other contexts."""
+        contexts = contexts or (ProposedContext(1, VERIFICATION, (IMPLICIT_VR_LE,)),)
+        return AssociateRQ(called, calling, tuple(contexts), UserInformation(max_length=16382))
+
+    def asks(self, request: AssociateRQ) -> Deferred[Sequence[ProposedContext] | None]:
+        """Ask the policy."""
+        return Deferred.fromCoroutine(ask(self.make_policy(), request, self.peer(), None))
+
+    def test_interface(self) -> None:
+        """It provides what its interface asks for."""
+        policy = self.make_policy()
+        interface = ICertificatePolicy if ICertificatePolicy.providedBy(policy) else IAssociationPolicy
+        verifyObject(interface, policy)
+
+    def test_accepts(self) -> None:
+        """Whom it accepts it gives an answer, with no contexts that were not proposed."""
+        for request in self.accepted():
+            asking = self.asks(request)
+            self.settle()
+            allowed = self.successResultOf(asking)
+            ids = {context.id for context in request.contexts}
+            self.assertLessEqual({context.id for context in allowed or ()}, ids)
+
+    def test_refuses(self) -> None:
+        """Whom it refuses it tells why, with codes that PS3.8 Table 9-21 gives to who accepts."""
+        for request in self.refused():
+            asking = self.asks(request)
+            self.settle()
+            error = self.failureResultOf(asking, AssociationRejected).value  # type: ignore[no-untyped-call]
+            self.assertIn(error.result, (1, 2))  # type: ignore[no-untyped-call]
+            self.assertIn((error.source, error.reason), _REASONS)  # type: ignore[no-untyped-call]
+
+    def test_goes_away(self) -> None:
+        """Nobody need wait for what it decides."""
+        for request in (*self.accepted(), *self.refused()):
+            asking = self.asks(request)
+            asking.addErrback(_not_waited_for)
+            asking.cancel()
+            self.settle()
+
+
+def _not_waited_for(failure: Failure) -> None:
+    failure.trap(CancelledError, AssociationRejected)  # type: ignore[no-untyped-call]
+
+
+#: Sources and reasons of an A-ASSOCIATE-RJ (PS3.8 Table 9-21).
+_REASONS = frozenset({(1, 1), (1, 2), (1, 3), (1, 7), (2, 1), (2, 2), (3, 1), (3, 2)})

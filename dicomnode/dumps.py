@@ -34,6 +34,10 @@ _OCTETS = 512
 
 _NO_VALUE = "(no value available)"
 
+#: Which way a PDU or a message went, and whose it is then.
+INCOMING, OUTGOING = "INCOMING", "OUTGOING"
+_WHOSE = {INCOMING: "Their", OUTGOING: "Our"}
+
 # PS3.8 Table 9-21
 _RESULTS = {1: "Rejected (Permanent)", 2: "Rejected (Transient)"}
 _REJECTORS = {
@@ -149,17 +153,18 @@ def read_data_set(transfer_syntax: str) -> str:
     return f'pydicom.read_dataset() TransferSyntax="{deflated}{order} Endian {vr}"'
 
 
-def associate_rq(request: AssociateRQ) -> Iterator[str]:
-    """Yield the lines about an A-ASSOCIATE-RQ that arrived."""
+def associate_rq(request: AssociateRQ, direction: str = INCOMING) -> Iterator[str]:
+    """Yield the lines about an A-ASSOCIATE-RQ that arrived, or was sent."""
     information = request.user_information
+    whose = _WHOSE[direction]
     yield "Request Parameters:"
-    yield _banner("INCOMING A-ASSOCIATE-RQ PDU")
-    yield f"Their Implementation Class UID:      {_or(information.implementation_class_uid, 'unknown')}"
-    yield f"Their Implementation Version Name:   {_or(information.implementation_version_name, 'unknown')}"
+    yield _banner(f"{direction} A-ASSOCIATE-RQ PDU")
+    yield f"{whose} Implementation Class UID:      {_or(information.implementation_class_uid, 'unknown')}"
+    yield f"{whose} Implementation Version Name:   {_or(information.implementation_version_name, 'unknown')}"
     yield f"Application Context Name:    {_or(request.application_context, 'None')}"
     yield f"Calling Application Name:    {visible(request.calling_ae_title)}"
     yield f"Called Application Name:     {visible(request.called_ae_title)}"
-    yield f"Their Max PDU Receive Size:  {information.max_length}"
+    yield f"{f'{whose} Max PDU Receive Size:':<28} {information.max_length}"
     yield f"Presentation Context{_s(request.contexts)}:"
     roles = _roles(information.roles)
     for context in sorted(request.contexts, key=lambda context: context.id):
@@ -177,18 +182,25 @@ def associate_rq(request: AssociateRQ) -> Iterator[str]:
     yield _banner("END A-ASSOCIATE-RQ PDU")
 
 
-def associate_ac(request: AssociateRQ, answer: AssociateAC) -> Iterator[str]:
-    """Yield the lines about the A-ASSOCIATE-AC that was sent in answer to a request."""
+def associate_ac(request: AssociateRQ, answer: AssociateAC, direction: str = OUTGOING) -> Iterator[str]:
+    """Yield the lines about the A-ASSOCIATE-AC that answers a request: it was sent, or arrived."""
     information = answer.user_information
     proposed = {context.id: context.abstract_syntax for context in request.contexts}
     roles = _roles(information.roles)
+    whose = _WHOSE[direction]
+    class_uid = _or(information.implementation_class_uid, "unknown")
+    version_name = _or(information.implementation_version_name, "unknown")
     yield "Accept Parameters:"
-    yield _banner("OUTGOING A-ASSOCIATE-AC PDU")
-    yield f"Our Implementation Class UID:      {information.implementation_class_uid}"
-    yield f"Our Implementation Version Name:   {information.implementation_version_name}"
-    yield f"Application Context Name:    {answer.application_context}"
-    yield f"Responding Application Name: {visible(answer.called_ae_title)}"
-    yield f"Our Max PDU Receive Size:    {information.max_length}"
+    yield _banner(f"{direction} A-ASSOCIATE-AC PDU")
+    yield f"{f'{whose} Implementation Class UID:':<34} {class_uid}"
+    yield f"{f'{whose} Implementation Version Name:':<34} {version_name}"
+    yield f"Application Context Name:    {_or(answer.application_context, 'None')}"
+    if direction == OUTGOING:
+        yield f"Responding Application Name: {visible(answer.called_ae_title)}"
+    else:
+        yield f"Calling Application Name:    {visible(answer.calling_ae_title)}"
+        yield f"Called Application Name:     {visible(answer.called_ae_title)}"
+    yield f"{f'{whose} Max PDU Receive Size:':<28} {information.max_length}"
     yield "Presentation Contexts:"
     for context in sorted(answer.contexts, key=lambda context: context.id):
         abstract_syntax = proposed.get(context.id, "")
@@ -205,11 +217,11 @@ def associate_ac(request: AssociateRQ, answer: AssociateAC) -> Iterator[str]:
     yield _banner("END A-ASSOCIATE-AC PDU")
 
 
-def associate_rj(rejection: AssociateRJ) -> Iterator[str]:
-    """Yield the lines about an A-ASSOCIATE-RJ that was sent."""
+def associate_rj(rejection: AssociateRJ, direction: str = OUTGOING) -> Iterator[str]:
+    """Yield the lines about an A-ASSOCIATE-RJ that was sent, or arrived."""
     reason = REJECTION_REASONS.get((rejection.source, rejection.reason), "Reserved")
     yield "Reject Parameters:"
-    yield _banner("OUTGOING A-ASSOCIATE-RJ PDU")
+    yield _banner(f"{direction} A-ASSOCIATE-RJ PDU")
     yield f"Result:    {_RESULTS.get(rejection.result, _NO_VALUE)}"
     yield f"Source:    {_REJECTORS.get(rejection.source, _NO_VALUE)}"
     yield f"Reason:    {reason}"
@@ -217,7 +229,7 @@ def associate_rj(rejection: AssociateRJ) -> Iterator[str]:
 
 
 def abort(pdu: Abort, direction: str) -> Iterator[str]:
-    """Yield the lines about an A-ABORT, ``"INCOMING"`` or ``"OUTGOING"``."""
+    """Yield the lines about an A-ABORT that arrived, or was sent."""
     reasons = ABORT_REASONS if pdu.source == SERVICE_PROVIDER else {}
     yield "Abort Parameters:"
     yield _banner(f"{direction} A-ABORT PDU")
@@ -226,10 +238,12 @@ def abort(pdu: Abort, direction: str) -> Iterator[str]:
     yield _banner("END A-ABORT PDU")
 
 
-def message(context_id: int, command: dimse.Command, has_data_set: bool) -> Iterator[str]:
-    """Yield the lines about a message that arrived."""
+def message(
+    context_id: int, command: dimse.Command, has_data_set: bool, direction: str = INCOMING
+) -> Iterator[str]:
+    """Yield the lines about a request that arrived, or was sent."""
     _, rows = _MESSAGES.get(type(command), ("", _UNRECOGNIZED))
-    yield _banner("INCOMING DIMSE MESSAGE")
+    yield _banner(f"{direction} DIMSE MESSAGE")
     yield f"{'Message Type':<30}: {message_type(command)}"
     for label in rows:
         element = _ELEMENTS.get(label)

@@ -372,6 +372,7 @@ def wants(observe: Observer, kind: type[Any]) -> bool:
 
     One says so by a method ``wants(kind)``; one that has none is told of all. Whoever makes an event for
     every operation asks first, once: an event that nobody looks at costs as much as one that is counted.
+    It spares events, and is no filter: what it does not want, an observer may be told all the same.
     """
     if observe is ignore:
         return False

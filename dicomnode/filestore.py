@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.internet.interfaces import IProducer, IPushProducer, IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
@@ -60,7 +60,8 @@ class FileStorage:
 
     :param directory: must exist.
     :param reactor: to which the threads of the pool report; and its clock.
-    :param pool: where disks are waited for; it is started and stopped by its owner.
+    :param pool: where disks are waited for; it is started and stopped by its owner. Without one, they are
+        waited for in the threads of the reactor, which has ten for everything.
     :param name: gives an instance its name, a path relative to the directory, once its data set has
         been seen. A :class:`Layout` does; whatever does must give nothing unsafe.
     :param sync: what is on stable storage when an instance is committed.
@@ -73,13 +74,15 @@ class FileStorage:
         directory: str,
         *,
         reactor: IStorageReactor,
-        pool: ThreadPool,
+        pool: ThreadPool | None = None,
         name: Callable[[Instance], str] = default_name,
         sync: Sync = Sync.FULL,
         on_duplicate: OnDuplicate = OnDuplicate.REPLACE,
         reserve: int = 0,
         observe: events.Observer = events.ignore,
     ) -> None:
+        if pool is None:
+            pool = cast(IReactorThreads, reactor).getThreadPool()
         self.directory = directory
         self.reactor = reactor
         self.pool = pool

@@ -8,7 +8,7 @@ instance is kept already, and stays. What a hook fails with is logged, and that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -18,9 +18,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from dicomnode import events
-from dicomnode.core.command import CStoreRQ, Status
+from dicomnode.core.command import CStoreRQ, Status, is_warning
 from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import IAssociation, IInstanceWriter, Instance, IStorage
+from dicomnode.waiting import deferred_of
 
 _log = Logger()
 _FAILED = "A hook failed upon {value}: {hook}"
@@ -58,7 +59,7 @@ class AssociationOver:
     how: str
     #: since its transport connection was made
     seconds: float
-    #: how many instances were stored on it: those that were answered with Success
+    #: how many instances were stored on it: those that were answered with Success, or a warning
     instances: int
     #: of their data sets
     octets: int
@@ -114,8 +115,7 @@ class Hooked:
         self._storage = storage
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
-        opening: Deferred[IInstanceWriter] = maybeDeferred(self._storage.open, instance)
-        return opening.addCallback(self._opened, instance)
+        return deferred_of(self._storage.open, instance).addCallback(self._opened, instance)
 
     def _opened(self, writer: IInstanceWriter, instance: Instance) -> IInstanceWriter:
         return _HookedWriter(writer, instance, self)
@@ -145,16 +145,10 @@ class _HookedWriter:
             self._begin(self._unaware)
         self._writer.writeSequence(data)
 
-    def commit(self) -> Deferred[None]:
-        # Who waits may be cancelled; the keeping, and the hooks, go on behind.
-        done: Deferred[None] = Deferred()
-        Deferred.fromCoroutine(self._commit()).chainDeferred(done)
-        return done
-
-    def abort(self) -> Deferred[None]:
+    def abort(self) -> Awaitable[None]:
         if self._hooked.studies is not None:
             self._hooked.studies.given_up(self._instance)
-        return maybeDeferred(self._writer.abort)
+        return self._writer.abort()
 
     def _begin(self, studies: Arrivals) -> None:
         walk = self._instance.walk
@@ -162,12 +156,12 @@ class _HookedWriter:
             self._unaware = None
             studies.begun(self._instance)
 
-    async def _commit(self) -> None:
+    async def commit(self) -> int | None:
         studies = self._hooked.studies
         if self._unaware is not None:  # what was walked in a thread, it was not while it was written
             self._begin(self._unaware)
         try:
-            await maybeDeferred(self._writer.commit)
+            status = await self._writer.commit()
         except Exception:
             if studies is not None:
                 studies.given_up(self._instance)
@@ -193,12 +187,13 @@ class _HookedWriter:
                 _log.failure(_FAILED, value="InstanceReceived", hook=hook)
         if failure is not None:
             raise failure
+        return status
 
 
 class AssociationHooks:
     """An observer that calls hooks when an association that was established is over.
 
-    Nothing waits for them. What is counted is what was answered with Success.
+    Nothing waits for them. What is counted is what was answered with Success, or a warning.
     """
 
     def __init__(self, *hooks: Hook[AssociationOver]) -> None:
@@ -214,7 +209,9 @@ class AssociationHooks:
             self._stored[event.association] = (0, 0)
         elif isinstance(event, events.OperationEnded):
             response, association = event.response, event.association
-            stored = response is not None and response.status == Status.SUCCESS
+            stored = response is not None and (
+                response.status == Status.SUCCESS or is_warning(response.status)
+            )
             if stored and isinstance(event.operation.request, CStoreRQ) and association in self._stored:
                 instances, octets = self._stored[association]
                 self._stored[association] = (instances + 1, octets + event.octets)

@@ -19,12 +19,15 @@ from dicomnode.core.dataset import Walk
 from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
-from dicomnode.core.pdu import AssociateRQ
+from dicomnode.core.pdu import AssociateRQ, ProposedContext
 
 if TYPE_CHECKING:
     from twisted.internet.ssl import Certificate  # which needs pyOpenSSL
 
 
+#: Of a policy that does not refuse: the presentation contexts that it lets be accepted, or None for all; at
+#: once, or by a Deferred or a coroutine.
+Decision: TypeAlias = Sequence[ProposedContext] | Awaitable[Sequence[ProposedContext] | None] | None
 #: Is called with each response to what was invoked, the pending ones too, and with its data set.
 OnResponse: TypeAlias = Callable[[Response, bytes], None]
 #: Is called with the octets of a data set that were sent, and with how many there are if that is known.
@@ -65,11 +68,20 @@ class IAssociation(Interface):
         """Ask the other end to end the association in good order (PS3.8 7.2).
 
         What was invoked before is answered first; nothing can be invoked any more.
-        The Deferred fires when it has ended, and fails with AssociationAborted or AssociationLost.
+        The Deferred fires when it has ended, and fails with AssociationAborted or AssociationLost; where it
+        had ended before, with how, or with LocalProtocolError if it was released, or is being.
         """
 
     def abort() -> None:
         """End the association at once, and tell the other end (PS3.8 7.3)."""
+
+    def when_ended() -> Deferred[None]:
+        """Wait for the end of the association: as often as you like, and after it, too.
+
+        The Deferred fires when either end has released it in good order, and fails with how it ended
+        otherwise: AssociationAborted, AssociationTimedOut or AssociationLost. Each caller has one of its
+        own, and may cancel that.
+        """
 
     def invoke(
         request: Request,
@@ -170,26 +182,28 @@ class IInstanceWriter(IConsumer):
         The memoryviews may be kept: they stay as they are.
         """
 
-    def commit() -> Deferred[None]:
+    def commit() -> Awaitable[int | None]:
         """The data set is complete: keep the instance.
 
-        The Deferred fires once the instance is kept as well as this storage promises: Success is
-        answered then. When it fails, the instance is not kept, and what there was of it before is as it was.
-        An OSError is answered with 0xA700, an OperationFailed with its status. Cancelling the Deferred stops
-        nobody from keeping the instance.
+        The Deferred that this returns, or the coroutine, fires once the instance is kept as well as this
+        storage promises: Success is answered then; or, where it fires with one, a warning (PS3.4 B.2.3:
+        B000, B006, B007), by which the instance is stored as well. When it fails, the instance is not kept,
+        and what there was of it before is as it was. An OSError is answered with 0xA700, an OperationFailed
+        with its status. Nobody cancels it: what was begun to be kept is kept, though the association ends.
         """
 
-    def abort() -> Deferred[None]:
-        """Forget what was written. The Deferred fires when nothing is left of it."""
+    def abort() -> Awaitable[None]:
+        """Forget what was written. Fires when nothing is left of it; nobody cancels that."""
 
 
 class IStorage(Interface):
     """Keeps composite SOP instances."""
 
-    def open(instance: Instance) -> Deferred[IInstanceWriter]:
+    def open(instance: Instance) -> Awaitable[IInstanceWriter]:
         """Begin to keep an instance.
 
-        The Deferred may fail as a writer's commit may. Until it fires, nothing is read from the peer.
+        The Deferred that this returns, or the coroutine, may fail as a writer's commit may. Until it fires,
+        nothing is read from the peer. If that goes away meanwhile, the writer is aborted.
         """
 
 
@@ -249,8 +263,12 @@ class ICommonExtendedNegotiation(IService):
 class IAssociationPolicy(Interface):
     """Says who may associate."""
 
-    def consider(request: AssociateRQ, peer: IAddress) -> Deferred[None] | None:
+    def consider(request: AssociateRQ, peer: IAddress) -> Decision:
         """Return, or fire, to accept. Raise, or fail with, AssociationRejected to refuse.
+
+        To accept no more than some of the presentation contexts, return those of ``request.contexts``, or
+        the same with fewer transfer syntaxes; the others are rejected, by the user (PS3.8 Table 9-18). None
+        leaves it to the services which are accepted.
 
         :param peer: the other end's address.
         """
@@ -259,9 +277,7 @@ class IAssociationPolicy(Interface):
 class ICertificatePolicy(IAssociationPolicy):
     """Says who may associate, and looks at the certificate for that."""
 
-    def consider(
-        request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None
-    ) -> Deferred[None] | None:
+    def consider(request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None) -> Decision:
         """Decide as :class:`IAssociationPolicy` does.
 
         :param certificate: the peer's, which has been verified against the trust roots of the endpoint;

@@ -10,23 +10,28 @@ import errno
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from twisted.logger import LogLevel
 
 from dicomnode import dumps, events, uids
-from dicomnode.core.command import CEchoRQ, CStoreRQ, Response, Status
+from dicomnode.core.command import CEchoRQ, CStoreRQ, Response, Status, is_warning
 from dicomnode.core.machine import Role
 from dicomnode.core.pdu import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     ACCEPTANCE,
     SERVICE_PROVIDER,
     UNEXPECTED_PDU_PARAMETER,
+    USER_REJECTION,
     AnsweredContext,
     ProposedContext,
 )
 from dicomnode.interfaces import IAssociation, IOperation
+from dicomnode.statuses import meaning
 from dicomnode.visible import spoken, visible
+
+if TYPE_CHECKING:
+    from dicomnode.invocation import Invocation
 
 #: Rejected presentation contexts of one association that are given a line each.
 REJECTED_CONTEXTS = 3
@@ -34,6 +39,9 @@ REJECTED_CONTEXTS = 3
 # What the core says of the PDUs that it does not expect, and does not know.
 _NOT_EXPECTED = re.compile(r"[A-Z-]+ received in Sta[0-9]+")
 _UNKNOWN_TYPE = re.compile(r"unknown PDU type (0x[0-9A-F]{2})")
+
+#: What pynetdicom calls the instances of some SOP Classes.
+_KINDS = {"1.2.840.10008.5.1.4.1.1.2": ", (CT)", "1.2.840.10008.5.1.4.1.1.4": ", (MR)"}
 
 _DEBUG, _INFO, _WARN, _ERROR = LogLevel.debug, LogLevel.info, LogLevel.warn, LogLevel.error
 
@@ -53,6 +61,14 @@ def who(association: IAssociation) -> str:
     address = spoken(association.peer)
     calling, called = visible(association.calling_ae_title), visible(association.called_ae_title)
     return f"{calling} at {address} calling {called}" if calling or called else address
+
+
+def _from_requestor(association: IAssociation) -> str:
+    return dumps.INCOMING if association.role is Role.ACCEPTOR else dumps.OUTGOING
+
+
+def _from_acceptor(association: IAssociation) -> str:
+    return dumps.OUTGOING if association.role is Role.ACCEPTOR else dumps.INCOMING
 
 
 def _started(event: events.Started) -> Iterator[str]:
@@ -111,7 +127,7 @@ def _too_many_half_open(event: events.TooManyHalfOpen) -> Iterator[str]:
 
 
 def _requested(event: events.AssociationRequested) -> Iterator[str]:
-    return dumps.associate_rq(event.request)
+    return dumps.associate_rq(event.request, _from_requestor(event.association))
 
 
 def _logged_in(event: events.LoggedIn) -> Iterator[str]:
@@ -123,7 +139,7 @@ def _accepting(event: events.AssociationAccepted) -> Iterator[str]:
 
 
 def _accepted(event: events.AssociationAccepted) -> Iterator[str]:
-    return dumps.associate_ac(event.request, event.answer)
+    return dumps.associate_ac(event.request, event.answer, _from_acceptor(event.association))
 
 
 def _contexts_rejected(event: events.AssociationAccepted) -> Iterator[str]:
@@ -143,6 +159,8 @@ def _contexts_rejected(event: events.AssociationAccepted) -> Iterator[str]:
 def _why_rejected(context: AnsweredContext, proposed: ProposedContext) -> str:
     uid = proposed.abstract_syntax
     name = visible(uids.name(uid))
+    if context.result == USER_REJECTION:
+        return f"the policy does not let {name} be accepted"
     if context.result != ABSTRACT_SYNTAX_NOT_SUPPORTED:
         syntaxes = [visible(uids.name(syntax)) for syntax in proposed.transfer_syntaxes[:REJECTED_CONTEXTS]]
         more = len(proposed.transfer_syntaxes) - len(syntaxes)
@@ -173,7 +191,7 @@ def _for_its_version(event: events.AssociationRejected) -> bool:
 
 
 def _rejected(event: events.AssociationRejected) -> Iterator[str]:
-    return dumps.associate_rj(event.rejection)
+    return dumps.associate_rj(event.rejection, _from_acceptor(event.association))
 
 
 def _why_association_rejected(event: events.AssociationRejected) -> Iterator[str]:
@@ -181,7 +199,7 @@ def _why_association_rejected(event: events.AssociationRejected) -> Iterator[str
 
 
 def _abort_received(event: events.AbortReceived) -> Iterator[str]:
-    return dumps.abort(event.abort, "INCOMING")
+    return dumps.abort(event.abort, dumps.INCOMING)
 
 
 def _aborted(event: events.AbortReceived) -> Iterator[str]:
@@ -212,7 +230,7 @@ def _aborting(event: events.AbortSent) -> Iterator[str]:
 
 
 def _abort_sent(event: events.AbortSent) -> Iterator[str]:
-    return dumps.abort(event.abort, "OUTGOING")
+    return dumps.abort(event.abort, dumps.OUTGOING)
 
 
 def _aborted_by_machine(event: events.AbortSent) -> Iterator[str]:
@@ -295,19 +313,26 @@ def _not_decoded(event: events.OperationEnded) -> Iterator[str]:
 
 
 def _refused(event: events.OperationEnded) -> Iterator[str]:
-    response, association = event.response, event.association
-    what = dumps.message_type(event.operation.request).removesuffix(" RQ")
+    return _other_than_success(event, event.operation)
+
+
+def _other_than_success(
+    event: events.OperationEnded | events.InvocationEnded, operation: IOperation | Invocation
+) -> Iterator[str]:
+    response = event.response
+    what = dumps.message_type(operation.request).removesuffix(" RQ")
     if response is None:
         why = f"ended without a response after {event.octets} octets"
     elif response.status in (Status.SUCCESS, Status.CANCEL):
         return
     else:
         comment = visible(response.error_comment or "")
-        why = f"refused with status 0x{response.status:04X}{': ' if comment else ''}{comment}"
-    yield f"{what} {why} ({_instance(event.operation)}{who(association)})"
+        how = "done with a warning," if is_warning(response.status) else "refused with"
+        why = f"{how} status 0x{response.status:04X}{': ' if comment else ''}{comment}"
+    yield f"{what} {why} ({_instance(operation)}{who(event.association)})"
 
 
-def _instance(operation: IOperation) -> str:
+def _instance(operation: IOperation | Invocation) -> str:
     request = operation.request
     uid = request.affected_sop_instance_uid if isinstance(request, CStoreRQ) else ""
     return f"SOP Instance UID {visible(uid)}, " if uid else ""
@@ -316,6 +341,35 @@ def _instance(operation: IOperation) -> str:
 def _doubted(event: events.Doubted) -> Iterator[str]:
     operation = event.operation
     yield f"Data set in doubt: {visible(event.doubt)} ({_instance(operation)}{who(event.association)})"
+
+
+# Invocations: what pynetdicom's storescu says of them
+
+
+def _sending(event: events.InvocationStarted) -> Iterator[str]:
+    request = event.invocation.request
+    if isinstance(request, CStoreRQ):
+        kind = _KINDS.get(request.affected_sop_class_uid, "")
+        yield f"Sending Store Request: MsgID {request.message_id}{kind}"
+    elif isinstance(request, CEchoRQ):
+        yield f"Sending Echo Request: MsgID {request.message_id}"
+
+
+def _sent(event: events.InvocationStarted) -> Iterator[str]:
+    invocation = event.invocation
+    return dumps.message(invocation.context.id, invocation.request, invocation.has_data_set, dumps.OUTGOING)
+
+
+def _response(event: events.InvocationEnded) -> Iterator[str]:
+    if event.response is not None:
+        what = dumps.message_type(event.invocation.request).removesuffix(" RQ")
+        status = event.response.status
+        name = {"C-STORE": "Store", "C-ECHO": "Echo"}.get(what, what)
+        yield f"Received {name} Response (Status: 0x{status:04X} - {meaning(status)})"
+
+
+def _not_done(event: events.InvocationEnded) -> Iterator[str]:
+    return _other_than_success(event, event.invocation)
 
 
 # Instances
@@ -424,8 +478,8 @@ SAID: Mapping[type[Any], Said] = {
     events.AssociationEnded: Said(_INFO, ((_ERROR, _truncated), (_INFO, _lost))),
     events.OperationStarted: Said(_INFO, ((_DEBUG, _command_set), (_INFO, _received), (_DEBUG, _message))),
     events.OperationEnded: Said(_INFO, ((_DEBUG, _data_set_read), (_ERROR, _not_decoded), (_WARN, _refused))),
-    events.InvocationStarted: Said(_DEBUG, ()),
-    events.InvocationEnded: Said(_DEBUG, ()),
+    events.InvocationStarted: Said(_INFO, ((_INFO, _sending), (_DEBUG, _sent))),
+    events.InvocationEnded: Said(_INFO, ((_INFO, _response), (_WARN, _not_done))),
     events.CancelReceived: Said(_INFO, ((_DEBUG, _command_set), (_DEBUG, _cancel))),
     events.Doubted: Said(_INFO, ((_WARN, _doubted),)),
     events.InstanceKept: Said(_INFO, ((_DEBUG, _data_set), (_INFO, _storing), (_WARN, _overwriting))),

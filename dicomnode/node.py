@@ -43,11 +43,11 @@ class Node(Service):
 
     :param endpoints: where to listen.
     :param acceptor: what to do with who comes; workers, where those are other processes.
-    :param pool: the threads of the acceptor's storage, or those workers; started and stopped with this
-        service.
-    :param grace: how long what is in flight may take when the service stops, in seconds. A thread that still
-        waits for a disk then is left behind: it may wait for ever, and all else in the process would wait
-        for it.
+    :param pool: threads of the acceptor's storage that are started and stopped with this service, or those
+        workers. Without one there is nothing to start: a FileStorage uses the threads of the reactor then.
+    :param grace: how long what is in flight may take when the service stops, in seconds. A thread of the pool
+        that still waits for a disk then is left behind: it may wait for ever, and all else in the process
+        would wait for it, as it does for the threads of the reactor.
     :param behind: is to be finished, too, before the threads are stopped.
     """
 
@@ -55,7 +55,7 @@ class Node(Service):
         self,
         endpoints: Sequence[IStreamServerEndpoint],
         acceptor: Acceptor | Workers,
-        pool: ThreadPool | Workers,
+        pool: ThreadPool | Workers | None = None,
         *,
         grace: float = 30.0,
         observe: events.Observer = events.ignore,
@@ -88,7 +88,8 @@ class Node(Service):
         if not self._ports:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        self._pool.start()
+        if self._pool is not None:
+            self._pool.start()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -115,7 +116,7 @@ class Node(Service):
                 await self._behind.finished()
             if clock is not None and isinstance(self._pool, ThreadPool) and self._pool.threads:
                 await self._join(self._pool, clock, max(LINGER, until - clock.seconds()))
-            else:
+            elif self._pool is not None:
                 self._pool.stop()
 
     async def _join(self, pool: ThreadPool, clock: IReactorTime, seconds: float) -> None:

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from twisted.internet.error import ConnectError, DNSLookupError
 
-from dicomnode.core.command import Response, Status
+from dicomnode.core.command import Response, Status, is_warning
 from dicomnode.core.pdu import (
     ABSTRACT_SYNTAX_NOT_SUPPORTED,
     SERVICE_PROVIDER,
@@ -22,6 +22,7 @@ from dicomnode.errors import (
     DicomNodeError,
 )
 from dicomnode.observers import write
+from dicomnode.statuses import meaning
 from dicomnode.uids import name
 from dicomnode.visible import visible
 
@@ -34,55 +35,16 @@ _REFUSALS = {
     TRANSFER_SYNTAXES_NOT_SUPPORTED: "it does not support the transfer syntax",
 }
 
-#: Warnings of PS3.7 Annex C and PS3.4 B.2.3: the instance is stored.
-_WARNINGS = {
-    0x0001: "Warning",
-    0x0107: "Attribute list error",
-    0x0116: "Attribute value out of range",
-    0xB000: "Coercion of data elements",
-    0xB006: "Elements discarded",
-    0xB007: "Data set does not match SOP Class",
-}
-
-_FAILURES = {
-    0x0105: "No such attribute",
-    Status.INVALID_ATTRIBUTE_VALUE: "Invalid attribute value",
-    Status.PROCESSING_FAILURE: "Processing failure",
-    Status.DUPLICATE_SOP_INSTANCE: "Duplicate SOP Instance",
-    0x0112: "No such SOP Instance",
-    Status.INVALID_OBJECT_INSTANCE: "Invalid SOP Instance",
-    Status.NO_SUCH_SOP_CLASS: "No such SOP Class",
-    Status.SOP_CLASS_NOT_SUPPORTED: "SOP Class not supported",
-    0x0124: "Not authorized",
-    Status.DUPLICATE_INVOCATION: "Duplicate invocation",
-    Status.UNRECOGNIZED_OPERATION: "Unrecognized operation",
-    0x0212: "Mistyped argument",
-    0x0213: "Resource limitation",
-}
-
-_RANGES = (
-    (0xA700, 0xA7FF, "Refused: Out of resources"),
-    (0xA900, 0xA9FF, "Data set does not match SOP Class"),
-    (0xB000, 0xBFFF, "Warning"),
-    (0xC000, 0xCFFF, "Cannot understand"),
-)
-
 
 def arrived(status: int) -> bool:
     """Has what is answered with this status arrived? With a warning, it has (PS3.4 B.2.3)."""
-    return status == Status.SUCCESS or status in _WARNINGS or 0xB000 <= status <= 0xBFFF
+    return status == Status.SUCCESS or is_warning(status)
 
 
 def answer(response: Response) -> str:
     """Return what a response says: its status, its meaning and its comment."""
-    status = response.status
-    if status == Status.SUCCESS:
-        meaning = "Success"
-    else:
-        ranges = (words for first, last, words in _RANGES if first <= status <= last)
-        meaning = _WARNINGS.get(status) or _FAILURES.get(status) or next(ranges, "Failure")
     comment = f" ({visible(response.error_comment)})" if response.error_comment else ""
-    return f"0x{status:04X} {meaning}{comment}"
+    return f"0x{response.status:04X} {meaning(response.status)}{comment}"
 
 
 def refused(abstract_syntax: str, transfer_syntax: str, result: int | None = None) -> str:

@@ -89,6 +89,9 @@ class PartFile:
         if self._descriptor < 0:
             self._open()
             buffers = [self._header, *buffers]
+        if len(buffers) <= BUFFERS:
+            self._write(buffers)
+            return
         for start in range(0, len(buffers), BUFFERS):
             self._write(buffers[start : start + BUFFERS])
 
@@ -108,9 +111,10 @@ class PartFile:
         # To close is the last that can report an error of writing. What is locked stays so until the
         # file has its name: closing another descriptor of it reports as much, and leaves the lock.
         os.close(os.dup(self._descriptor))
-        below = accumulate(self.name.split("/")[:-1], os.path.join, initial=self._root)
-        self.directories = list(below)
-        final = os.path.join(self._root, self.name)
+        if "/" in self.name:
+            below = accumulate(self.name.split("/")[:-1], os.path.join, initial=self._root)
+            self.directories = list(below)
+        final = f"{self._root}/{self.name}"
         try:
             kept = self._give_name(final)
         except FileNotFoundError:  # mostly they are there
@@ -139,8 +143,10 @@ class PartFile:
         descriptor, self._descriptor = self._descriptor, -1
         part, self._part = self._part, ""
         if descriptor >= 0:
-            with suppress(OSError):
+            try:  # noqa: SIM105  # suppress() costs as much as the system call
                 os.close(descriptor)
+            except OSError:
+                pass
         if part:
             with suppress(OSError):
                 os.unlink(part)
@@ -152,8 +158,7 @@ class PartFile:
                 raise OSError(errno.ENOSPC, "free space is below the reserve")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         while self._descriptor < 0:
-            name = f".{self._label}.{os.getpid()}-{next(self._serials)}.part"
-            part = os.path.join(self._root, name)
+            part = f"{self._root}/.{self._label}.{os.getpid()}-{next(self._serials)}.part"
             try:
                 descriptor = os.open(part, flags, 0o666)
             except FileExistsError:

@@ -219,6 +219,7 @@ class Peer(_End):
         self.association = protocol
         self.transport = Transport(protocol)
         self._message_id = 0
+        self._begun = 0  # the id of the context on which a data set was begun
         self.transport.connect()
 
     @property
@@ -265,6 +266,19 @@ class Peer(_End):
         self, sop_instance_uid: str, data_set: bytes, sop_class_uid: str | None = None, **elements: Any
     ) -> None:
         """Invoke a C-STORE, of the first context's SOP Class unless another is named."""
+        self._begin(sop_instance_uid, sop_class_uid, elements)
+        self.goes_on(data_set, last=True)
+
+    def begins(
+        self, sop_instance_uid: str, data: bytes, sop_class_uid: str | None = None, **elements: Any
+    ) -> None:
+        """Invoke a C-STORE, and send no more than the first octets of its data set; it may go on."""
+        self._begin(sop_instance_uid, sop_class_uid, elements)
+        if data:
+            self._core.send_data_set(self._begun, data, last=False)
+        self.exchange()
+
+    def _begin(self, sop_instance_uid: str, sop_class_uid: str | None, elements: Mapping[str, Any]) -> None:
         self._message_id += 1
         if sop_class_uid is None:
             sop_class_uid = next(iter(self._core.contexts.values())).abstract_syntax
@@ -274,14 +288,25 @@ class Peer(_End):
             affected_sop_instance_uid=sop_instance_uid,
             **elements,
         )
-        self.invokes(sop_class_uid, request, data_set)
+        self._begun = self.context(sop_class_uid).id
+        self._core.send_command(self._begun, request, True)
 
-    def invokes(self, abstract_syntax: str, request: Command, data_set: bytes | None = None) -> None:
-        """Send a command set on the context of an abstract syntax, and a data set where there is one."""
-        context = self.context(abstract_syntax)
-        self._core.send_command(context.id, request, data_set is not None)
+    def goes_on(self, data: bytes, *, last: bool = False) -> None:
+        """Send more of the data set that was begun."""
+        self._core.send_data_set(self._begun, data, last)
+        self.exchange()
+
+    def invokes(
+        self, abstract_syntax: str, request: Command, data_set: bytes | None = None, *, last: bool = True
+    ) -> None:
+        """Send a command set on the context of an abstract syntax, and a data set where there is one.
+
+        :param last: the data set is whole; else it may go on by :meth:`goes_on`.
+        """
+        self._begun = self.context(abstract_syntax).id
+        self._core.send_command(self._begun, request, data_set is not None)
         if data_set is not None:
-            self._core.send_data_set(context.id, data_set, last=True)
+            self._core.send_data_set(self._begun, data_set, last)
         self.exchange()
 
 

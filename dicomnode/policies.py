@@ -25,15 +25,21 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from dicomnode.core.pdu import AssociateRQ
+from dicomnode.core.pdu import (
+    USER_REJECTION,
+    AnsweredContext,
+    AssociateAC,
+    AssociateRQ,
+    ProposedContext,
+)
 from dicomnode.errors import AssociationRejected
 from dicomnode.interfaces import IAssociationPolicy, ICertificatePolicy
 from dicomnode.networks import Networks
@@ -127,29 +133,67 @@ class CertificateSubject:
 
 @implementer(ICertificatePolicy)
 class All:
-    """Accepts whom all of several policies accept, which are asked one after the other."""
+    """Accepts whom all of several policies accept, which are asked one after the other.
+
+    One that lets only some presentation contexts be accepted leaves no others to those behind it.
+    """
 
     def __init__(self, *policies: IAssociationPolicy) -> None:
         self._policies = policies
 
-    async def _ask(self, request: AssociateRQ, peer: IAddress, certificate: Certificate | None) -> None:
-        for policy in self._policies:
-            await ask(policy, request, peer, certificate)
-
-    def consider(
+    async def consider(
         self, request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None
-    ) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._ask(request, peer, certificate))
+    ) -> Sequence[ProposedContext] | None:
+        narrowed = None
+        for policy in self._policies:
+            contexts = await ask(policy, request, peer, certificate)
+            if contexts is not None:
+                narrowed = contexts
+                request = replace(request, contexts=tuple(contexts))
+        return narrowed
 
 
 async def ask(
     policy: IAssociationPolicy, request: AssociateRQ, peer: IAddress, certificate: Certificate | None
-) -> None:
-    """Ask a policy, which sees the certificate if it provides ICertificatePolicy."""
+) -> Sequence[ProposedContext] | None:
+    """Ask a policy, which sees the certificate if it provides ICertificatePolicy.
+
+    :return: the presentation contexts that it lets be accepted; None for all.
+    """
+    consider: Callable[..., Any] = policy.consider
     if ICertificatePolicy.providedBy(policy):
-        await maybeDeferred(policy.consider, request, peer, certificate)
+        contexts = await maybeDeferred(consider, request, peer, certificate)
     else:
-        await maybeDeferred(policy.consider, request, peer)
+        contexts = await maybeDeferred(consider, request, peer)
+    return None if contexts is None else _of(request, contexts)
+
+
+def _of(request: AssociateRQ, allowed: Iterable[ProposedContext]) -> Sequence[ProposedContext]:
+    """Return what is allowed of what was proposed: a policy can add nothing to that."""
+    syntaxes = {context.id: context.transfer_syntaxes for context in allowed}
+    contexts = (
+        replace(
+            context,
+            transfer_syntaxes=tuple(uid for uid in context.transfer_syntaxes if uid in syntaxes[context.id]),
+        )
+        for context in request.contexts
+        if context.id in syntaxes
+    )
+    return [context for context in contexts if context.transfer_syntaxes]
+
+
+def without(answer: AssociateAC, request: AssociateRQ) -> AssociateAC:
+    """Return the answer to a request of whose contexts a policy has let only some be answered.
+
+    The others are rejected by the user (PS3.8 Table 9-18).
+    """
+    answered = {context.id: context for context in answer.contexts}
+    contexts = (
+        answered.get(proposed.id)
+        or AnsweredContext(proposed.id, USER_REJECTION, proposed.transfer_syntaxes[0])
+        for proposed in request.contexts
+    )
+    return replace(answer, contexts=tuple(contexts))
 
 
 def certificate_of(transport: object) -> Certificate | None:

@@ -36,6 +36,7 @@ from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progr
 from dicomnode.invocation import Invocations, Prepare, invoking
 from dicomnode.operation import Operation
 from dicomnode.timers import LINGER, Silence, Timeouts, Timer
+from dicomnode.waiting import Once
 from dicomnode.wire import READ, ITransport, Wire
 
 #: Operations of one association at a time: one being performed, one on its way in. No asynchronous
@@ -109,6 +110,7 @@ class AssociationProtocol(Protocol):
         self._invocations: Invocations | None = None  # it has none that has never invoked anything
         self._releasing: Deferred[None] | None = None
         self._release_due = False  # once what was invoked is answered
+        self._ended = Once()
         self._artim = Timer(clock, self._artim_expired)
         self._silence = Silence(clock, self._silent)
         self._state = State.STA1  # for which ARTIM was set
@@ -144,17 +146,25 @@ class AssociationProtocol(Protocol):
 
     def release(self) -> Deferred[None]:
         if self._releasing is not None:
-            raise LocalProtocolError("release was asked for before")
+            return fail(LocalProtocolError("release was asked for before"))
+        if self._ended.error is not None:
+            return fail(self._ended.error)
         invocations = self._invocations
         self._release_due = invocations is not None and invocations.busy and self._core.state is State.STA6
         if not self._release_due:
-            self._core.request_release()
+            try:
+                self._core.request_release()
+            except LocalProtocolError as error:  # there is no association, or it is being released
+                return fail(error)
         self._releasing = Deferred()
         self.pump()
         return self._releasing
 
     def abort(self) -> None:
         self._abort("the local user asked for it")
+
+    def when_ended(self) -> Deferred[None]:
+        return self._ended.wait()
 
     def invoke(
         self,
@@ -374,6 +384,7 @@ class AssociationProtocol(Protocol):
         if self._how != "released":
             self._how = "released"
             self.tell(events.AssociationReleased(self))
+            self._ended.happens()
 
     def _release_confirmed(self) -> None:
         self._released()
@@ -423,6 +434,7 @@ class AssociationProtocol(Protocol):
         if releasing is not None:
             releasing.errback(error)
         self._establishment.over(error)
+        self._ended.happens(error)
 
     def _end(self, operation: Operation, began: float) -> None:
         """An operation ends without an answer."""

@@ -158,6 +158,14 @@ class ServiceUser:
         """End the association at once (PS3.8 7.3): what is unanswered fails with AssociationAborted."""
         self._association.abort()
 
+    def when_ended(self) -> Deferred[None]:
+        """Wait for the end of the association, whoever ends it.
+
+        The Deferred fires when it was released, and fails with how it ended otherwise: see
+        :meth:`dicomnode.interfaces.IAssociation.when_ended`.
+        """
+        return self._association.when_ended()
+
 
 def associate(
     reactor: IReactorTime,

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dicomnode import events, uids
 from dicomnode.considering import Consider, Considering
-from dicomnode.core.command import CEchoRQ, CStoreRQ, Status
+from dicomnode.core.command import CEchoRQ, CStoreRQ, Status, is_warning
 from dicomnode.core.dataset import Walk
 from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.errors import OperationFailed
@@ -27,6 +27,7 @@ from dicomnode.interfaces import (
     IService,
     IStorage,
 )
+from dicomnode.waiting import deferred_of, kept_on, shielded
 from dicomnode.walking import ThreadedWalking, Threads, Walking
 
 #: A UID: PS3.5 9.1 without its rule on leading zeros, which devices break and no one is hurt by.
@@ -163,7 +164,7 @@ class Storage:
         self._judge(operation)
         walk = Walk(operation.context.transfer_syntax) if self._walk else None
         instance = Instance.of(operation, walk)
-        opening = maybeDeferred(self._storage.open, instance)
+        opening = deferred_of(self._storage.open, instance)
         writer = cast(IInstanceWriter, opening.result) if _settled(opening) else await _not_lost(opening)
         if self._max_instance_size:
             writer = _Bounded(writer, self._max_instance_size)
@@ -182,12 +183,16 @@ class Storage:
                     if walk.doubt is not None:
                         self._observe(events.Doubted(operation.association, operation, walk.doubt))
         except Exception:  # CancelledError is one, too
-            await maybeDeferred(writer.abort)
+            await kept_on(deferred_of(writer.abort))
             raise
-        committing = maybeDeferred(writer.commit)
-        if not _settled(committing):
-            await committing
-        return Status.SUCCESS
+        committing = deferred_of(writer.commit)
+        if _settled(committing):
+            status = cast("int | None", committing.result)
+        elif self._consider is None:
+            status = await kept_on(committing)
+        else:
+            status = await committing  # what is still being considered need not be any more
+        return Status.SUCCESS if status is None else _stored(status)
 
     def _walking(self, writer: IInstanceWriter, walk: Walk) -> Walking:
         if walk.deflated and self._threads is not None:
@@ -243,20 +248,16 @@ def _settled(deferred: Deferred[Any]) -> bool:
 
 def _not_lost(opening: Deferred[IInstanceWriter]) -> Deferred[IInstanceWriter]:
     """Return a Deferred that may be cancelled: a writer that comes thereafter is aborted, not forgotten."""
-    waiting: Deferred[IInstanceWriter] = Deferred()
+    return shielded(
+        opening, lambda result: None if isinstance(result, Failure) else deferred_of(result.abort)
+    )
 
-    def opened(writer: IInstanceWriter) -> Deferred[None] | None:
-        if waiting.called:
-            return maybeDeferred(writer.abort)
-        waiting.callback(writer)
-        return None
 
-    def failed(failure: Failure) -> None:
-        if not waiting.called:
-            waiting.errback(failure)
-
-    opening.addCallbacks(opened, failed)
-    return waiting
+def _stored(status: int) -> int:
+    """Return a status with which an instance is stored; any other is a bug of the writer."""
+    if status != Status.SUCCESS and not is_warning(status):
+        raise ValueError(f"an instance is not stored with status 0x{status:04X}: raise OperationFailed")
+    return status
 
 
 def _compare(walk: Walk, operation: IOperation) -> None:

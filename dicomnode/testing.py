@@ -6,7 +6,7 @@ An association in memory, whole::
     acceptor = Acceptor(reactor, [Verification(), Storage(MemoryStorage())])
     peer = Peer(acceptor)
     peer.associates({CT_IMAGE_STORAGE: [EXPLICIT_VR_LE]})
-    peer.stores("1.2.3", data_set)
+    peer.stores("1.2.3", data_set("1.2.3"))
     peer.response.status    # 0x0000
 
 Both ends of ours, joined::
@@ -23,17 +23,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProducer, IPushProducer, IReactorFromThreads
+from twisted.internet.interfaces import IProducer, IPushProducer
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dicomnode import events
+from dicomnode.commits import IStorageReactor
 from dicomnode.interfaces import IInstanceWriter, Instance, IStorage
 from dicomnode.peers import CalledPeer as CalledPeer
 from dicomnode.peers import Network as Network
 from dicomnode.peers import Peer as Peer
 from dicomnode.peers import Transport as Transport
+from dicomnode.samples import data_set as data_set
+from dicomnode.samples import dicom_file as dicom_file
 
 _E = TypeVar("_E")
 
@@ -52,9 +55,19 @@ class Recorder:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-@implementer(IReactorFromThreads)
+@implementer(IStorageReactor)
 class Reactor(Clock):
-    """A clock that stands still until it is told; and a reactor, as far as threads report to it."""
+    """A clock that stands still until it is told; and a reactor, as far as storages need one.
+
+    Its own threads are a :class:`Pool`: ``reactor.pool.run()``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Pool()
+
+    def getThreadPool(self) -> Pool:
+        return self.pool
 
     def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         callable(*args, **kwargs)
@@ -167,10 +180,7 @@ class MemoryWriter:
 
     def commit(self) -> Deferred[None]:
         self._end("commit")
-        # Who waits may be cancelled; the keeping goes on behind.
-        kept: Deferred[None] = Deferred()
-        self._storage.turn().addCallback(self._keep).chainDeferred(kept)
-        return kept
+        return self._storage.turn().addCallback(self._keep)
 
     def abort(self) -> Deferred[None]:
         self._end("abort")

@@ -198,7 +198,7 @@ class StoreTests(ClientCase):
         files, octets = self.progress.all[0]
         self.assertEqual((files, self.progress.all[-1]), (3, (3, octets)))
         self.assertEqual(self.progress.all[1:], sorted(self.progress.all[1:]))
-        self.assertEqual(self.logged[:2], [f"Sending file: {CT}", "0x0000 Success"])
+        self.assertEqual(self.logged, [f"Sending file: {path}" for path in (CT, MR, LOSSY)])
 
     def test_encoded_anew(self) -> None:
         """If one transfer syntax is asked for, what can be put into it is, and the others are not sent."""
@@ -406,7 +406,7 @@ class ForegroundTests(SynchronousTestCase):
 
         foreground = Foreground(self.reactor, work)
         self.assertEqual(foreground.run(), 0)
-        foreground._signals._hasten()
+        foreground._signals.hasten()
 
 
 class EndpointTests(SynchronousTestCase):

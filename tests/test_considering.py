@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -26,6 +26,7 @@ from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Pool, Reactor, 
 from dicomnode.walking import Threads
 from tests.files import Producer, instance
 from tests.reliability.sessions import deflated
+from tests.test_services import Stubborn
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -188,6 +189,24 @@ class VetoTests(ConsideringCase):
         self.assertEqual(peer.response.status, Status.CANNOT_UNDERSTAND)
         self.assertEqual(len(self.asked), 1)
         self.assertEqual(self.storage.instances, {})
+
+    def test_warning(self) -> None:
+        """What is let in may be stored with a warning."""
+        self.storage = cast(Any, Stubborn())
+        self.storage.committing = succeed(0xB000)  # type: ignore[attr-defined]
+        peer = self.associate()
+        peer.stores("1.2.3", DATA)
+        self.assertEqual(peer.response.status, 0xB000)
+
+    def test_commit_is_not_cancelled(self) -> None:
+        """What is let in is kept, though the peer goes away meanwhile."""
+        cancelled: list[object] = []
+        self.storage = cast(Any, Stubborn())
+        self.storage.committing = Deferred(cancelled.append)  # type: ignore[attr-defined]
+        peer = self.associate()
+        peer.stores("1.2.3", DATA)
+        peer.transport.lose()
+        self.assertEqual(cancelled, [])
 
     def test_association_ends(self) -> None:
         """Nobody thinks on when the peer has gone; nothing is kept."""

@@ -15,16 +15,16 @@ PACKAGE = """
     AssociationReleased AssociationTimedOut CalledAETitle CallingAETitle CertificateSubject
     ContextNotAccepted DicomNodeError Discard FileStorage IAssociation IAssociationPolicy
     ICertificatePolicy ICommonExtendedNegotiation IExtendedNegotiation IInstanceWriter IOperation
-    IRoleSelection IService IStorage IUser Instance InvalidFile Limits LocalProtocolError OperationFailed
-    PeerAddress PolicyFile ServiceUser Status Storage StorageSupport Timeouts TooManyContexts Verification
-    __version__ associate plan
+    IRoleSelection IService IStorage IUser Instance InvalidFile Limits LocalProtocolError Node OperationFailed
+    PeerAddress Pipe PolicyFile ServiceUser Status Storage StorageSupport Timeouts TooManyContexts
+    Verification __version__ associate events plan
 """
 
 #: The names that each public module is documented to have.
 MODULES = {
     "acceptor": "Acceptor",
     "checkers": "checker_of help_auth help_auth_type",
-    "commits": "GroupCommit Sync",
+    "commits": "GroupCommit IStorageReactor Sync",
     "commandline": "CommandLine ON_RECEPTION ON_STUDY plain",
     "considering": "Consider Considering",
     "core.association": """
@@ -86,6 +86,7 @@ MODULES = {
     "part10": "FileMeta part10_header read_file_meta",
     "ports": "endpoint_description port_or_endpoint",
     "partfile": "Kept OnDuplicate PartFile remove_dead_parts",
+    "pipe": "Pipe",
     "pem": "InvalidCertificates certificates crls private_key trust_roots",
     "profiles": "Profile",
     "tls": "ClientCertificate InvalidCertificates Profile ServerOptions TLSServerEndpoint client_options",
@@ -106,8 +107,11 @@ MODULES = {
     "studies": "Arrived Because Studies StudyEnded study_of",
     "signals": "Signals end_soon",
     "tap": "CannotStart Options makeService",
-    "contracts": "InstanceWriterContract",
-    "testing": "CalledPeer MemoryStorage MemoryWriter Network Peer Pool Reactor Recorder Transport",
+    "contracts": "InstanceWriterContract PolicyContract ServiceContract",
+    "samples": "data_set dicom_file",
+    "testing": """
+        CalledPeer MemoryStorage MemoryWriter Network Peer Pool Reactor Recorder Transport data_set dicom_file
+    """,
     "turns": "Adopting Inherited Turns inherited",
     "workers": "Brief CannotShare Shared Workers",
     "uids": """

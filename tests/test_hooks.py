@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import Acceptor, OperationFailed, Storage, Verification, events, uids
@@ -288,6 +288,19 @@ class AssociationTests(HookCase):
         peer.transport.lose()
         octets = len(data_set()) + len(data_set("1.2.4"))
         self.assertEqual(self.over, [AssociationOver(association, "released", 3.0, 2, octets)])
+
+    def test_warning(self) -> None:
+        """What is stored with a warning is stored: a hook is told, and it counts."""
+        storage = Stubborn()
+        storage.committing = succeed(0xB006)
+        peer = self.associate(
+            self.received.append, storage=cast(Any, storage), observe=AssociationHooks(self.over.append)
+        )
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(peer.response.status, 0xB006)
+        self.assertEqual(len(self.received), 1)
+        peer.transport.lose()
+        self.assertEqual([(over.instances, over.octets) for over in self.over], [(1, len(data_set()))])
 
     def test_never(self) -> None:
         """It is not told of what has been none."""

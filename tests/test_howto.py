@@ -129,7 +129,7 @@ class RouterTests(HowtoTestCase):
         self.reactor = reactor = reactor or Reactor()
         titles = ("ARCHIVE", "RESEARCH")
         self.routing = self.router.Router(reactor, list(map(self.router.Destination, titles, endpoints)))
-        acceptor = Acceptor(reactor, [Storage(self.routing)], observe=self.routing.observe)
+        acceptor = Acceptor(reactor, [Storage(self.routing)])
         peer = Peer(acceptor, size)
         peer.associates({CT_IMAGE_STORAGE: [EXPLICIT_VR_LE], MR_IMAGE_STORAGE: [IMPLICIT_VR_LE]})
         return peer
@@ -201,7 +201,7 @@ class RouterTests(HowtoTestCase):
             ((0x0000, 0x0000), 0x0000, None),
             ((0x0000, 0xA700), 0xA700, "RESEARCH: full"),
             ((0xA900, 0x0000), 0xA900, "ARCHIVE: full"),
-            ((0xB000, 0x0000), 0xB000, "ARCHIVE: full"),
+            ((0xB000, 0x0000), 0xB000, None),
             ((0xB000, 0xC000), 0xC000, "RESEARCH: full"),
         ):
             destinations = CalledPeer(), CalledPeer()
@@ -411,7 +411,7 @@ class ForwardingContractTests(InstanceWriterContract, HowtoTestCase):
         return storage
 
     def instance(self, sop_instance_uid: str = "1.2.3") -> Instance:
-        acceptor = Acceptor(self.sinks.reactor, [Storage(self.storage)], observe=self.storage.observe)
+        acceptor = Acceptor(self.sinks.reactor, [Storage(self.storage)])
         self.peer = Peer(acceptor)
         self.peer.associates({CT_IMAGE_STORAGE: [EXPLICIT_VR_LE]})
         return replace(super().instance(sop_instance_uid), association=self.peer.association)
@@ -431,7 +431,6 @@ class WebsiteTests(HowtoTestCase):
         """What arrives at one port is seen at the other, and both stop in good order."""
         website = self.load("website")
         reactor = QuickReactor()
-        self.patch(website, "ThreadPool", lambda *_: reactor.pool)
         together = website.services(reactor)
         self.assertIsInstance(together, MultiService)
         self.patch(website, "services", lambda _: together)
@@ -457,7 +456,6 @@ class WebsiteTests(HowtoTestCase):
         peer.exchange()
         peer.transport.lose()
         self.successResultOf(stopping)
-        self.assertFalse(reactor.pool.running)
 
     def gets(self, site: Site, path: bytes) -> bytes:
         """Ask the site for a page."""

@@ -41,11 +41,12 @@ MAY_IMPORT = {
     "sending": "interfaces reading",
     "operation": "errors core interfaces",
     "wire": "",
+    "waiting": "errors",
     "gate": "wire",
     "timers": "",
     "invocation": "errors core interfaces events sending gate reading",
     "establishment": "errors core interfaces events invocation",
-    "protocol": "errors core interfaces events wire gate operation timers invocation establishment",
+    "protocol": "errors core interfaces events wire waiting gate operation timers invocation establishment",
     "sources": "errors core interfaces uids sending invocation part10 reading",
     "requestor": """
         errors core interfaces events uids implementation timers invocation protocol sources offer
@@ -58,19 +59,21 @@ MAY_IMPORT = {
         errors core interfaces events implementation timers protocol identity networks policies limits offer
     """,
     "walking": "core interfaces",
-    "considering": "interfaces walking",
-    "services": "errors core interfaces events uids walking considering",
+    "considering": "interfaces waiting walking",
+    "services": "errors core interfaces events uids waiting walking considering",
     "partfile": "errors core",
     "commits": "partfile",
     "layout": "interfaces uids",
     "filestore": "interfaces events part10 partfile commits layout",
-    "hooks": "errors core interfaces events",
+    "pipe": "errors core interfaces",
+    "hooks": "errors core interfaces events waiting",
     "studies": "interfaces networks hooks",
     "commandline": "",
     "executions": "events networks hooks studies commandline",
     "reports": "interfaces hooks studies",
     "dumps": "core uids visible",
-    "lines": "core interfaces events uids visible dumps",
+    "statuses": "core",
+    "lines": "core interfaces events uids visible dumps statuses",
     "records": "core interfaces events uids visible dumps",
     "observers": "core interfaces events visible lines records",
     "ledger": "errors interfaces limits",
@@ -78,8 +81,9 @@ MAY_IMPORT = {
     "workers": "events ledger reports",
     "node": "events timers acceptor workers",
     "peers": "core acceptor uids",
-    "testing": "interfaces events peers",
-    "contracts": "interfaces testing",
+    "samples": "core interfaces part10 uids",
+    "testing": "interfaces events commits peers samples",
+    "contracts": "errors core interfaces events uids policies acceptor services waiting testing",
     "signals": "",
     "pem": "",
     "profiles": "",
@@ -96,13 +100,13 @@ MAY_IMPORT = {
         ledger turns workers assembly studies reports
     """,
     "": """
-        errors core interfaces implementation policies limits timers protocol requestor acceptor services
-        filestore
+        errors core interfaces events implementation policies limits timers protocol requestor acceptor
+        services filestore node pipe
     """,
     "worker": "observers reports signals tap workers",
     "progress": "",
     "selection": "errors core uids part10 sources",
-    "outcomes": "errors core uids visible dumps observers",
+    "outcomes": "errors core uids visible dumps statuses observers",
     "clientoptions": "arguments uids",
     "clients": """
         errors core interfaces events uids signals timers requestor visible progress selection outcomes

@@ -10,7 +10,8 @@ import os
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from dicomnode import events, uids
 from dicomnode.core.codec import encode
@@ -26,9 +27,11 @@ from dicomnode.core.pdu import (
 )
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, __version__
 from dicomnode.lines import REJECTED_CONTEXTS, SAID, who
+from dicomnode.observers import LogObserver, TextLines
 from dicomnode.policies import CalledAETitle
+from dicomnode.requestor import ServiceUser, associate
 from dicomnode.services import Discard
-from dicomnode.testing import MemoryStorage
+from dicomnode.testing import CalledPeer, MemoryStorage, Reactor
 from tests.cases import Service
 from tests.logs import CT, EXPLICIT, INSTANCE, WHO, LogCase, data_set
 
@@ -107,6 +110,124 @@ def abort_dump(direction: str, source: str, reason: str) -> list[str]:
         f"D: Abort Reason: {reason}",
         "D: ============================= END A-ABORT PDU ==============================",
     ]
+
+
+REQUESTED = f"""\
+D: Request Parameters:
+D: ======================= OUTGOING A-ASSOCIATE-RQ PDU ========================
+D: Our Implementation Class UID:      {IMPLEMENTATION_CLASS_UID}
+D: Our Implementation Version Name:   {IMPLEMENTATION_VERSION_NAME}
+D: Application Context Name:    1.2.840.10008.3.1.1.1
+D: Calling Application Name:    SENDER
+D: Called Application Name:     ARCHIVE
+D: Our Max PDU Receive Size:    16382
+D: Presentation Context:
+D:   Context ID:        1 (Proposed)
+D:     Abstract Syntax: =CT Image Storage
+D:     Proposed SCP/SCU Role: Default
+D:     Proposed Transfer Syntax:
+D:       =Explicit VR Little Endian
+D: Requested Extended Negotiation: None
+D: Requested Common Extended Negotiation: None
+D: Requested Asynchronous Operations Window Negotiation: None
+D: Requested User Identity Negotiation: None
+D: ========================== END A-ASSOCIATE-RQ PDU ==========================
+I: Association Accepted
+D: Accept Parameters:
+D: ======================= INCOMING A-ASSOCIATE-AC PDU ========================
+D: Their Implementation Class UID:    unknown
+D: Their Implementation Version Name: unknown
+D: Application Context Name:    1.2.840.10008.3.1.1.1
+D: Calling Application Name:    SENDER
+D: Called Application Name:     ARCHIVE
+D: Their Max PDU Receive Size:  16382
+D: Presentation Contexts:
+D:   Context ID:        1 (Accepted)
+D:     Abstract Syntax: =CT Image Storage
+D:     Accepted SCP/SCU Role: Default
+D:     Accepted Transfer Syntax: =Explicit VR Little Endian
+D: Accepted Extended Negotiation: None
+D: Accepted Asynchronous Operations Window Negotiation: None
+D: User Identity Negotiation Response: None
+D: ========================== END A-ASSOCIATE-AC PDU ==========================
+I: Sending Store Request: MsgID 1, (CT)
+D: ========================== OUTGOING DIMSE MESSAGE ==========================
+D: Message Type                  : C-STORE RQ
+D: Presentation Context ID       : 1
+D: Message ID                    : 1
+D: Affected SOP Class UID        : CT Image Storage
+D: Affected SOP Instance UID     : {INSTANCE}
+D: Data Set                      : Present
+D: Priority                      : Medium
+D: ============================ END DIMSE MESSAGE =============================
+I: Received Store Response (Status: 0x0000 - Success)
+"""
+
+
+class RequestorTests(LogCase):
+    """What pynetdicom's storescu and echoscu print is printed of associations that we request."""
+
+    def requests(self, level: str, **how: Any) -> tuple[CalledPeer, Deferred[ServiceUser]]:
+        peer = CalledPeer()
+        log = LogObserver(level, log=Logger("dicomnode", observer=TextLines(self.stream)))
+        how = {"calling_ae_title": "SENDER", "called_ae_title": "ARCHIVE", "observe": log} | how
+        return peer, associate(Reactor(), peer, **how)
+
+    def test_debug(self) -> None:
+        """An association and a store, at -d: each PDU goes the way it goes, and is whose it is."""
+        peer, associating = self.requests("debug", contexts={CT: [uids.EXPLICIT_VR_LE]})
+        peer.accepts()
+        association = self.successResultOf(associating)
+        association.store(
+            b"data",
+            sop_class_uid=CT,
+            sop_instance_uid=INSTANCE,
+            transfer_syntax_uid=uids.EXPLICIT_VR_LE,
+        )
+        peer.responds(0)
+        self.assertEqual(self.written(), REQUESTED)
+
+    def test_echo(self) -> None:
+        """A C-ECHO, at -v."""
+        peer, associating = self.requests("info")
+        peer.accepts()
+        self.successResultOf(associating).echo()
+        peer.responds(0)
+        self.assert_written(
+            "I: Association Accepted",
+            "I: Sending Echo Request: MsgID 1",
+            "I: Received Echo Response (Status: 0x0000 - Success)",
+        )
+
+    def test_others(self) -> None:
+        """Of other operations there is the response; what is no success is a warning."""
+        peer, associating = self.requests("info", contexts={CT: [uids.EXPLICIT_VR_LE]})
+        peer.accepts()
+        association = self.successResultOf(associating)
+        self.written()
+        association.invoke(CFindRQ(affected_sop_class_uid=CT, message_id=0))
+        peer.responds(0x0110, error_comment="no")
+        association.invoke(CFindRQ(affected_sop_class_uid=CT, message_id=0)).addErrback(lambda _: None)
+        peer.transport.lose()
+        at = "(SENDER at 192.0.2.1:50000 calling ARCHIVE)"
+        self.assert_written(
+            "I: Received C-FIND Response (Status: 0x0110 - Processing failure)",
+            f"W: C-FIND refused with status 0x0110: no {at}",
+            f"W: C-FIND ended without a response after 0 octets {at}",
+            "I: Association Aborted (A-P-ABORT)",
+        )
+
+    def test_rejected(self) -> None:
+        """An A-ASSOCIATE-RJ has come in."""
+        peer, associating = self.requests("debug")
+        self.written()
+        peer.rejects(1, 1, 7)
+        self.failureResultOf(associating)
+        lines = self.written().splitlines()
+        self.assertEqual(lines[0], "I: Association Rejected")
+        self.assertIn(
+            "D: ======================= INCOMING A-ASSOCIATE-RJ PDU ========================", lines
+        )
 
 
 class TranscriptTests(LogCase):
@@ -416,6 +537,14 @@ class OperationTests(LogCase):
         )
         peer.invokes(CT, CFindRQ(affected_sop_class_uid=CT, message_id=9), b"")
         self.assert_written(f"W: C-FIND refused with status 0x0211 ({WHO})")
+
+    def test_warning(self) -> None:
+        """What is done with a warning is not refused."""
+        find = "1.2.840.10008.5.1.4.1.2.2.1"
+        services = [Service(lambda operation: succeed(0xB000), find)]
+        peer = self.associate("warn", {find: [uids.IMPLICIT_VR_LE]}, services=services)
+        peer.invokes(find, CFindRQ(affected_sop_class_uid=find, message_id=5))
+        self.assert_written(f"W: C-FIND done with a warning, status 0xB000 ({WHO})")
 
     def test_cancelled(self) -> None:
         """C-CANCEL is shown; what was cancelled is not said to be refused."""

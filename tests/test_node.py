@@ -23,6 +23,7 @@ from zope.interface import implementer
 from dicomnode import events, uids
 from dicomnode.acceptor import Acceptor
 from dicomnode.core.association import Aborted
+from dicomnode.filestore import FileStorage
 from dicomnode.node import Node
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import MemoryStorage, Peer, Pool, Reactor, Recorder
@@ -301,6 +302,17 @@ class NodeTests(SynchronousTestCase):
         self.successResultOf(stopping)
         self.assertEqual(self.log[-1], "stop pool")
         self.assertEqual(self.flushLoggedErrors(CancelledError), [])
+
+    def test_no_pool(self) -> None:
+        """Without threads of its own there is nothing to start or stop: a storage uses the reactor's."""
+        files = FileStorage(".", reactor=self.reactor)
+        self.assertIs(files.pool, self.reactor.pool)
+        node = Node([self.listens(104)], Acceptor(self.reactor, [Storage(files)]))
+        node.startService()
+        self.assertTrue(node.running)
+        self.successResultOf(node.stopService())
+        self.assertFalse(self.reactor.pool.running)
+        self.assertEqual(self.log, ["close 104"])
 
     def test_hasten(self) -> None:
         """Who has no more patience need not wait for the grace to pass."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,9 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from dicomnode import events, policies
+from dicomnode import events, lines, policies
+from dicomnode.contracts import PolicyContract
+from dicomnode.core.association import AssociateConfirmed
 from dicomnode.core.machine import State
-from dicomnode.core.pdu import AssociateRJ, AssociateRQ, ProposedContext
+from dicomnode.core.pdu import AnsweredContext, AssociateAC, AssociateRJ, AssociateRQ, ProposedContext
 from dicomnode.errors import AssociationRejected
 from dicomnode.interfaces import IAssociationPolicy, ICertificatePolicy
 from dicomnode.policies import (
@@ -34,10 +37,10 @@ from dicomnode.policies import (
     common_name,
 )
 from dicomnode.policies import All as AllOf
-from dicomnode.services import Verification
+from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer
-from dicomnode.uids import VERIFICATION
-from tests.cases import IMPLICIT_VR_LE, ShellTestCase
+from dicomnode.uids import EXPLICIT_VR_LE, VERIFICATION
+from tests.cases import CT_IMAGE_STORAGE, FIND, IMPLICIT_VR_LE, ShellTestCase
 
 CONTEXTS = (ProposedContext(1, VERIFICATION, (IMPLICIT_VR_LE,)),)
 
@@ -211,6 +214,94 @@ class StockTests(ShellTestCase):
         self.assertEqual(several[2].asked, 0)
 
 
+@implementer(IAssociationPolicy)
+class Only:
+    """Lets contexts be accepted as a function says, at once or later."""
+
+    def __init__(self, allow: Any) -> None:
+        self._allow = allow
+
+    def consider(self, request: AssociateRQ, peer: IAddress) -> Any:
+        return self._allow(request.contexts)
+
+
+class NarrowingTests(ShellTestCase):
+    """A policy may let no more than some presentation contexts be accepted."""
+
+    def answers(self, *policies: Any) -> list[tuple[int, int]]:
+        """Return the ids and results of contexts that four policies have been asked about."""
+        policy = policies[0] if len(policies) == 1 else AllOf(*policies)
+        self.accepts(Verification(), Storage(self.storage, check=False), policy=policy)
+        peer = self.connects()
+        syntaxes = [IMPLICIT_VR_LE, EXPLICIT_VR_LE]
+        peer.associates({VERIFICATION: syntaxes, CT_IMAGE_STORAGE: syntaxes, FIND: syntaxes})
+        (confirmed,) = peer.indications
+        assert isinstance(confirmed, AssociateConfirmed)
+        assert isinstance(confirmed.answer, AssociateAC)
+        self.syntaxes = [context.transfer_syntax for context in confirmed.answer.contexts]
+        return [(context.id, context.result) for context in confirmed.answer.contexts]
+
+    def test_none(self) -> None:
+        """Where it says nothing of them, the services decide."""
+        for nothing in (None, succeed(None)):
+            self.assertEqual(self.answers(Only(lambda _, nothing=nothing: nothing)), [(1, 0), (3, 0), (5, 3)])
+
+    def test_some(self) -> None:
+        """What it leaves out is rejected by the user; of the rest the services decide."""
+        for later in (False, True):
+
+            def allow(contexts: Any, later: bool = later) -> Any:
+                allowed = [context for context in contexts if context.abstract_syntax != VERIFICATION]
+                return succeed(allowed) if later else allowed
+
+            self.assertEqual(self.answers(Only(allow)), [(1, 1), (3, 0), (5, 3)])
+
+    def test_nothing(self) -> None:
+        """It may leave nothing: there is an association all the same."""
+        self.assertEqual(self.answers(Only(lambda _: ())), [(1, 1), (3, 1), (5, 1)])
+
+    def test_transfer_syntaxes(self) -> None:
+        """It may leave fewer transfer syntaxes, and add none; with none of them, nothing is left."""
+        for allowed, results in (
+            ([EXPLICIT_VR_LE], [(1, 0), (3, 0), (5, 3)]),
+            (["1.2.840.10008.1.2.4.50", EXPLICIT_VR_LE], [(1, 0), (3, 0), (5, 3)]),
+            ([], [(1, 1), (3, 1), (5, 1)]),
+            (["1.2.840.10008.1.2.4.50"], [(1, 1), (3, 1), (5, 1)]),
+        ):
+            only = Only(
+                lambda contexts, allowed=allowed: [
+                    replace(context, transfer_syntaxes=tuple(allowed)) for context in contexts
+                ]
+            )
+            self.assertEqual(self.answers(only), results)
+            if EXPLICIT_VR_LE in allowed:
+                self.assertEqual(self.syntaxes[:2], [EXPLICIT_VR_LE] * 2)
+
+    def test_not_proposed(self) -> None:
+        """What was not proposed is not accepted, though it says so."""
+        contexts = [ProposedContext(7, CT_IMAGE_STORAGE, (IMPLICIT_VR_LE,))]
+        self.assertEqual(self.answers(Only(lambda _: contexts)), [(1, 1), (3, 1), (5, 1)])
+
+    def test_all(self) -> None:
+        """Of several, each sees what those before it have left, and what all leave is left."""
+        seen: list[int] = []
+
+        def rest(contexts: Any) -> Any:
+            seen.append(len(contexts))
+            return contexts[1:]
+
+        answers = self.answers(Only(rest), AcceptAny(), Only(rest))
+        self.assertEqual((seen, answers), ([3, 2], [(1, 1), (3, 1), (5, 3)]))
+
+    def test_said(self) -> None:
+        """The log says that it was the policy."""
+        context = ProposedContext(1, CT_IMAGE_STORAGE, (IMPLICIT_VR_LE,))
+        self.assertEqual(
+            lines._why_rejected(AnsweredContext(1, 1, IMPLICIT_VR_LE), context),
+            "the policy does not let CT Image Storage be accepted",
+        )
+
+
 class PolicyFileTests(SynchronousTestCase):
     """A file says who may associate."""
 
@@ -371,3 +462,62 @@ class PolicyFileTests(SynchronousTestCase):
         os.remove(self.path)
         self.assertRaises(InvalidPolicy, policy.read)
         self.assertEqual(len(policy), 2)
+
+
+class StockContractTests(PolicyContract, SynchronousTestCase):
+    """A stock policy keeps the contract of policies."""
+
+    def make_policy(self) -> Any:
+        return CalledAETitle("ARCHIVE")
+
+    def accepted(self) -> Any:
+        return [self.request(called="ARCHIVE")]
+
+    def refused(self) -> Any:
+        return [self.request()]
+
+
+class AllContractTests(StockContractTests):
+    """So do several together, of which one takes its time, and looks at certificates."""
+
+    def setUp(self) -> None:
+        self.turns: list[Deferred[None]] = []
+
+    def make_policy(self) -> Any:
+        return AllOf(super().make_policy(), Only(self.decide))
+
+    def decide(self, contexts: Any) -> Any:
+        self.turns.append(Deferred())
+        return self.turns[-1].addCallback(lambda _: contexts[:1])
+
+    def settle(self) -> None:
+        for turn in self.turns:
+            if not turn.called:
+                turn.callback(None)
+
+
+class PolicyContractTests(SynchronousTestCase):
+    """The contract can be broken."""
+
+    def test_broken(self) -> None:
+        """A policy that refuses by a bug, or with codes that there are not, does not keep it."""
+        contract = StockContractTests()
+
+        def refuse(error: Exception) -> Any:
+            def consider(contexts: Any) -> Any:
+                raise error
+
+            return lambda: Only(consider)
+
+        for error in (KeyError("a bug"), AssociationRejected(1, 1, 9), AssociationRejected(3, 1, 1)):
+            contract.make_policy = refuse(error)  # type: ignore[method-assign]
+            self.assertRaises(self.failureException, contract.test_refuses)
+        self.assertRaises(self.failureException, contract.test_accepts)
+
+    def test_who_it_is_about(self) -> None:
+        """It asks for a policy, and for whom that lets in."""
+        contract = PolicyContract()
+        self.assertRaises(NotImplementedError, contract.make_policy)
+        self.assertRaises(NotImplementedError, contract.accepted)
+        self.assertEqual(contract.refused(), ())
+        contract.settle()

@@ -170,7 +170,7 @@ class ServiceTests(ServiceCase):
             process.ready()
         stopping = service.stopService()
         self.assertEqual([process.orders[1:] for process in self.processes], [[b"stop null\n"]] * 2)
-        service._signals._hasten()
+        service._signals.hasten()
         self.assertEqual([process.signals for process in self.processes], [[signal.SIGUSR1]] * 2)
         for process in self.processes:
             process.ends(1)
@@ -186,7 +186,7 @@ class ServiceTests(ServiceCase):
                 service = self.begin("--policy", path)
                 self.assertEqual(self.processes[0].brief.policy, POLICY.format("CT1"))
             else:
-                service._signals._reread()
+                service._signals.reread()
                 order = self.processes[0].orders[-1]
                 self.assertEqual(order, b'reread "[[allow]]\\naet = \\"MR1\\""\n')
         self.assertIn("The policy stays as it was", self.stderr.getvalue())

@@ -1023,9 +1023,24 @@ class ReleaseTests(ShellTestCase):
         """Who has asked for release cannot ask again."""
         association = self.associates().association
         released = association.release()
-        self.assertRaises(LocalProtocolError, association.release)
+        self.failureResultOf(association.release(), LocalProtocolError)
         association.abort()
         self.failureResultOf(released, AssociationAborted)
+
+    def test_when_ended(self) -> None:
+        """A service can wait for the end of the association on which it performs."""
+        peer = self.associates()
+        ended = peer.association.when_ended()
+        peer.releases()
+        self.successResultOf(ended)
+        peer = self.associates()
+        ended = peer.association.when_ended()
+        peer.aborts()
+        self.failureResultOf(ended, AssociationAborted)
+        peer = self.connects()
+        ended = peer.association.when_ended()
+        peer.transport.lose()
+        self.failureResultOf(ended, AssociationLost)
 
     def test_peer_aborts(self) -> None:
         """A release that the peer answers with A-ABORT fails so."""

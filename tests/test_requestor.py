@@ -377,7 +377,7 @@ class EndTests(RequestorCase):
         echoes = [association.echo(), association.echo()]
         released = association.release()
         self.failureResultOf(association.echo(), LocalProtocolError)
-        self.assertRaises(LocalProtocolError, association.release)
+        self.failureResultOf(association.release(), LocalProtocolError)
         peer.responds(0)
         peer.responds(0)
         self.assertEqual([self.successResultOf(echoed).status for echoed in echoes], [0, 0])
@@ -449,6 +449,57 @@ class EndTests(RequestorCase):
             "broken protocol": (lambda peer, _: peer.sends(b"\xff" * 6), AssociationAborted),
             "DIMSE": (lambda *_: self.reactor.advance(20), AssociationTimedOut),
         }
+
+    def test_when_ended(self) -> None:
+        """Whoever asks is told how it has ended, before and after; one who gives up does so for no other."""
+        for name, (end, error) in self.ends().items():
+            with self.subTest(name):
+                peer, association = self.associates()
+                association.echo().addErrback(lambda _: None)  # else there is nothing to time out
+                first, second, third = (association.when_ended() for _ in range(3))
+                second.cancel()
+                self.failureResultOf(second, CancelledError)
+                self.assertNoResult(first)
+                end(peer, association)
+                for ended in (first, third, association.when_ended()):
+                    self.failureResultOf(ended, error)
+                peer.transport.lose()
+                self.failureResultOf(association.when_ended(), error)
+
+    def test_when_released(self) -> None:
+        """It has ended well once either end has released it, and not before that is answered."""
+        peer, association = self.associates()
+        ended = association.when_ended()
+        released = association.release()
+        self.assertNoResult(ended)
+        peer.answers_release()
+        self.successResultOf(released)
+        self.assertIsNone(self.successResultOf(ended))
+        peer.transport.lose()
+        self.successResultOf(association.when_ended())
+        peer, association = self.associates()
+        ended = association.when_ended()
+        peer.releases()
+        self.successResultOf(ended)
+
+    def test_release_too_late(self) -> None:
+        """To release what has ended fails, with how it has ended."""
+        for name, (end, error) in self.ends().items():
+            with self.subTest(name):
+                peer, association = self.associates()
+                association.echo().addErrback(lambda _: None)
+                end(peer, association)
+                self.failureResultOf(association.release(), error)
+                peer.transport.lose()
+                self.failureResultOf(association.release(), error)
+        for how in ("releases", "answers_release"):
+            peer, association = self.associates()
+            if how == "answers_release":
+                association.release()
+            getattr(peer, how)()
+            self.failureResultOf(association.release(), LocalProtocolError)
+            peer.transport.lose()
+            self.failureResultOf(association.release(), LocalProtocolError)
 
     def test_while_waiting(self) -> None:
         """An echo that awaits its response fails, so does what waits behind it, and what comes later."""

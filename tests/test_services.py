@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -21,6 +22,7 @@ from zope.interface.verify import verifyObject
 from dicomnode import services, uids
 from dicomnode.acceptor import Acceptor
 from dicomnode.commits import Sync
+from dicomnode.contracts import ServiceContract
 from dicomnode.core.association import AssociateConfirmed
 from dicomnode.core.command import CEchoRQ, CFindRQ, CStoreRQ, NActionRQ, Status
 from dicomnode.core.items import CommonExtendedNegotiation, ExtendedNegotiation, UserInformation
@@ -82,7 +84,8 @@ class Stubborn(MemoryStorage):
         super().__init__()
         self.opening: Exception | Deferred[IInstanceWriter] | None = None
         self.writing: Exception | None = None
-        self.committing: Exception | Deferred[None] | None = None
+        self.committing: Exception | Deferred[Any] | None = None
+        self.aborting: Deferred[None] | None = None
         self.stops = False  #: says at the first octets that it wants no more
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
@@ -110,6 +113,9 @@ class StubbornWriter(MemoryWriter):
             return super().commit()
         self._end("commit")
         return how if isinstance(how, Deferred) else fail(how)
+
+    def abort(self) -> Deferred[None]:
+        return super().abort() if self._storage.aborting is None else self._storage.aborting
 
 
 class CoroutineWriter(MemoryWriter):
@@ -542,9 +548,50 @@ class FailureTests(ServiceCase):
         self.storage.committing = Deferred(cancelled.append)
         self.peer.stores("1.2.3", data_set())
         self.peer.transport.lose()
-        self.assertEqual(cancelled, [self.storage.committing])
+        self.assertEqual(cancelled, [])
         self.assertEqual(self.storage.writers[0].ended, "commit")
+        self.storage.committing.callback(None)
         self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_commit_fails_late(self) -> None:
+        """What it fails with then is nobody's business any more, unless it is a bug: that is logged."""
+        for error, logged in ((OSError("full"), 0), (OperationFailed(0xA700), 0), (TypeError("a bug"), 1)):
+            peer = self.associate()
+            self.storage.committing = Deferred()
+            peer.stores("1.2.3", data_set())
+            peer.transport.lose()
+            self.storage.committing.errback(error)
+            self.storage.committing = None
+            gc.collect()
+            self.assertEqual(len(self.flushLoggedErrors(TypeError)), logged)
+            self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_abort_is_not_cancelled(self) -> None:
+        """When the peer goes away while an instance is being forgotten, that goes on."""
+        cancelled: list[Deferred[None]] = []
+        self.storage.aborting = Deferred(cancelled.append)
+        self.peer.stores("1.2.3", data_set()[:-1])
+        self.peer.transport.lose()
+        self.assertEqual(cancelled, [])
+        self.storage.aborting.callback(None)
+        self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_warning(self) -> None:
+        """An instance may be stored with a warning, sooner or later; no other status is a way to say so."""
+        for status, answered in ((None, 0), (0, 0), (0xB000, 0xB000), (Status.ELEMENTS_DISCARDED, 0xB006)):
+            self.storage.committing = succeed(status)
+            self.peer.stores("1.2.3", data_set())
+            self.assert_answered(answered)
+            self.storage.committing = later = Deferred[Any]()
+            self.peer.stores("1.2.3", data_set())
+            later.callback(status)
+            self.peer.exchange()
+            self.assert_answered(answered)
+        self.assertEqual(self.recorder.of(Unexpected), [])
+        self.storage.committing = succeed(0xA700)
+        self.peer.stores("1.2.3", data_set())
+        self.assert_answered(0x0110)
+        self.assertIsInstance(self.recorder.of(Unexpected)[0].failure.value, ValueError)
 
     def test_slow_to_open(self) -> None:
         """Until the storage has opened, nothing is read; then all is."""
@@ -827,3 +874,64 @@ class CheckingTests(SynchronousTestCase):
         performing = Deferred.fromCoroutine(Storage(storage).perform(cast(Any, plain)))
         self.assertEqual(self.successResultOf(performing), Status.SUCCESS)
         self.assertEqual(storage.instances["1.2.3"][1], data)
+
+
+class VerificationContractTests(ServiceContract, SynchronousTestCase):
+    """Verification keeps the contract of services."""
+
+    def make_service(self) -> IService:
+        return Verification()
+
+    def requests(self) -> Any:
+        return [(uids.VERIFICATION, CEchoRQ(affected_sop_class_uid=uids.VERIFICATION, message_id=1), None)]
+
+
+class StorageContractTests(ServiceContract, SynchronousTestCase):
+    """Storage keeps the contract of services."""
+
+    def make_service(self) -> IService:
+        return Storage(MemoryStorage())
+
+    def requests(self) -> Any:
+        return [
+            (
+                sop_class,
+                CStoreRQ(affected_sop_class_uid=sop_class, message_id=7, affected_sop_instance_uid="1.2.3"),
+                data_set(sop_class_uid=sop_class),
+            )
+            for sop_class in (CT, MR)
+        ]
+
+
+@implementer(IService)
+class Careless:
+    """A service that says Success to everything, or fails by a bug."""
+
+    contexts = {uids.VERIFICATION: (IMPLICIT_VR_LE,)}
+
+    def __init__(self, fails: bool) -> None:
+        self._fails = fails
+
+    def perform(self, operation: Any) -> int:
+        if self._fails:
+            raise KeyError("a bug")
+        return Status.SUCCESS
+
+
+class ServiceContractTests(SynchronousTestCase):
+    """The contract can be broken."""
+
+    def test_broken(self) -> None:
+        """A service that does not look at what is asked, or fails by a bug, does not keep it."""
+        for fails in (False, True):
+            contract = VerificationContractTests()
+            contract.make_service = lambda fails=fails: Careless(fails)  # type: ignore[misc]
+            self.assertRaises(self.failureException, contract.test_other_operation)
+        self.assertRaises(self.failureException, contract.test_answers)
+        self.assertRaises(self.failureException, contract.test_goes_away)
+
+    def test_who_it_is_about(self) -> None:
+        """It asks for a service, and for what that may be asked."""
+        contract = ServiceContract()
+        self.assertRaises(NotImplementedError, contract.make_service)
+        self.assertRaises(NotImplementedError, contract.requests)

@@ -43,8 +43,8 @@ class Reactor:
                 calls.pop(0)()
 
 
-class SignalsTests(SynchronousTestCase):
-    """The second signal ends the process, and SIGHUP reads again."""
+class SignalsCase(SynchronousTestCase):
+    """Tests of what signals lead to; none is sent."""
 
     def setUp(self) -> None:
         self.reactor = Reactor()
@@ -75,6 +75,10 @@ class SignalsTests(SynchronousTestCase):
         )
         handling.install()
         return handling
+
+
+class SignalsTests(SignalsCase):
+    """The second signal ends the process, and SIGHUP reads again."""
 
     def test_first(self) -> None:
         """The first signal is the reactor's."""
@@ -198,6 +202,69 @@ class SignalsTests(SynchronousTestCase):
         self.signals()
         self.reactor.run()
         self.assertEqual(self.handlers, before)
+
+
+class SharedTests(SignalsCase):
+    """Two services of one process share its signals."""
+
+    def two(self) -> tuple[Signals, Signals]:
+        first, second = (
+            Signals(
+                self.reactor,
+                hasten=lambda name=name: self.done.append(f"hasten {name}"),  # type: ignore[misc]
+                reread=lambda name=name: self.done.append(f"reread {name}"),  # type: ignore[misc]
+            )
+            for name in ("first", "second")
+        )
+        for one in (first, second):
+            one.install()
+        self.reactor.run()
+        return first, second
+
+    def test_both_reread(self) -> None:
+        """Upon SIGHUP both read again."""
+        self.two()
+        self.sends(HUP)
+        self.assertEqual(self.done, ["reread first", "reread second"])
+
+    def test_one_rereads(self) -> None:
+        """One that has something to read again does so, though it came behind one that has not."""
+        self.signals(reread=False)
+        self.signals()
+        self.reactor.run()
+        self.sends(HUP)
+        self.assertEqual(self.done, ["reread"])
+
+    def test_both_hasten(self) -> None:
+        """The second signal hastens both, and the process ends once."""
+        self.two()
+        self.sends(TERM)
+        self.assertEqual((self.reactor.stopped, self.done), ([TERM], []))
+        self.sends(INT)
+        self.sends(INT)
+        self.assertEqual(self.done, [(self.reactor, 1), "hasten first", "hasten second"])
+        self.assertEqual(self.reactor.stopped, [TERM])
+
+    def test_one_stops(self) -> None:
+        """While one of them is stopped by itself, the first signal is still the first."""
+        for stopped in (0, 1):
+            self.setUp()
+            handling = self.two()
+            handling[stopped].stopping()
+            self.sends(TERM)
+            self.assertEqual((self.reactor.stopped, self.done), ([TERM], []))
+
+    def test_one_has_stopped(self) -> None:
+        """Once one of them has stopped, whichever, the signals are the other's; then what they were."""
+        for stopped in (0, 1):
+            self.setUp()
+            before = dict(self.handlers)
+            handling = self.two()
+            handling[stopped].restore()
+            self.sends(HUP)
+            self.assertEqual(self.done, ["reread second" if stopped == 0 else "reread first"])
+            handling[1 - stopped].restore()
+            self.assertEqual(self.handlers, before)
 
 
 class EndTests(SynchronousTestCase):

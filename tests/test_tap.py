@@ -272,7 +272,7 @@ class OptionTests(TapCase):
         with open(path, "w") as file:
             file.write("[[allow]]\naet = 'CT1'")
         service = self.start("-v", "--policy", path)
-        reread, path = service._signals._reread, os.path.abspath(path)
+        reread, path = service._signals.reread, os.path.abspath(path)
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir("/")
         for text, calling, line in (
@@ -298,7 +298,7 @@ class OptionTests(TapCase):
         directory.mkdir()
         key, certificate = Authority(directory).issue("node")
         port = f"dicom-tls:0:privateKey={key}:certKey={certificate}:clientCertificate=none"
-        reread = self.start("-v", "-p", port)._signals._reread
+        reread = self.start("-v", "-p", port)._signals.reread
         path = os.path.abspath(certificate)
         reread()
         self.assertEqual(self.stderr.getvalue().splitlines()[-1], f"I: Certificates read: {path}")
@@ -313,20 +313,26 @@ class OptionTests(TapCase):
     def test_signals(self) -> None:
         """Signals are handled from when the reactor runs until the service has stopped."""
         service = self.start()
-        self.assertIsNone(service._signals._reread)
-        self.assertEqual([hook for hook, *_ in self.reactor.whenRunningHooks], [service._signals._install])
+        self.assertIsNone(service._signals.reread)
+        ((install, *_),) = self.reactor.whenRunningHooks
+        self.assertEqual(install, service._signals._install)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.addCleanup(lambda: [signal.signal(*handler) for handler in handlers.items()])
+        self.reactor.sigTerm = lambda *_: None
+        signal.signal(signal.SIGTERM, self.reactor.sigTerm)
+        install()
+        self.assertIsNot(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
         peer = self.associate()
         self.begin(peer)
         stopping = service.stopService()
-        self.assertTrue(service._signals._stopping)
-        service._signals._replaced[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
-        service._signals._hasten()
+        self.assertTrue(service._signals.is_stopping)
+        service._signals.hasten()
         self.reactor.advance(0)
         peer.exchange()
         self.assertIsInstance(peer.indications[-1], Aborted)
         peer.transport.lose()
         self.successResultOf(stopping)
-        self.assertEqual(service._signals._replaced, {})
+        self.assertIs(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
 
     def test_limits(self) -> None:
         """Each limit is one of how many associations there may be."""

@@ -226,6 +226,22 @@ class PeerTests(SynchronousTestCase):
         peer.echoes()
         self.assertEqual(peer.response.status, 0)
 
+    def test_half(self) -> None:
+        """A peer may send some of a data set, and go on, or not."""
+        peer = self.peer()
+        peer.associates({CT_IMAGE_STORAGE: [IMPLICIT_VR_LE]})
+        peer.begins("1.2.3", b"one ")
+        self.assertEqual(self.storage.writers[-1].data, [b"one "])
+        peer.goes_on(b"two ")
+        self.assertEqual(peer.responses, [])
+        peer.goes_on(b"three", last=True)
+        self.assertEqual(peer.response.status, 0)
+        self.assertEqual(self.storage.instances["1.2.3"][1], b"one two three")
+        peer.begins("1.2.4", b"")
+        self.assertEqual(self.storage.writers[-1].data, [])
+        peer.transport.lose()
+        self.assertEqual(self.storage.writers[-1].ended, "abort")
+
     def test_store(self) -> None:
         """A peer stores an instance of its first context's SOP Class, whatever the size of reads."""
         for size in (1, 100, None):
@@ -352,6 +368,14 @@ class StallingMemoryWriterContractTests(MemoryWriterContractTests):
 
 
 class ContractTests(SynchronousTestCase):
+    def test_association(self) -> None:
+        """The instances of a contract come on one association, as those of a peer do."""
+        contract = InstanceWriterContract()
+        first, second = contract.instance(), contract.instance("1.2.4")
+        self.assertIs(first.association, second.association)
+        self.assertEqual(first.association.calling_ae_title, first.calling_ae_title)
+        self.assertNoResult(first.association.when_ended())
+
     def test_who_it_is_about(self) -> None:
         """The contract asks whoever mixes it in for a storage, and for what that keeps."""
         contract = InstanceWriterContract()

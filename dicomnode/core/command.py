@@ -25,18 +25,32 @@ class Status(enum.IntEnum):
     INVALID_ATTRIBUTE_VALUE = 0x0106
     PROCESSING_FAILURE = 0x0110
     DUPLICATE_SOP_INSTANCE = 0x0111
+    NO_SUCH_SOP_INSTANCE = 0x0112
     INVALID_OBJECT_INSTANCE = 0x0117
     NO_SUCH_SOP_CLASS = 0x0118
+    CLASS_INSTANCE_CONFLICT = 0x0119
+    MISSING_ATTRIBUTE = 0x0120
     SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NO_SUCH_ACTION = 0x0123
+    NOT_AUTHORIZED = 0x0124
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNIZED_OPERATION = 0x0211
     RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    COERCION_OF_DATA_ELEMENTS = 0xB000
+    ELEMENTS_DISCARDED = 0xB006
+    #: The warning of that name, with which the instance is stored.
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS_WARNING = 0xB007
     #: Of the range C000 to CFFF, Cannot understand: the value that pynetdicom's storescp sends.
     CANNOT_UNDERSTAND = 0xC210
     CANCEL = 0xFE00
     PENDING = 0xFF00
+
+
+def is_warning(status: int) -> bool:
+    """Is it a warning: what was asked for is done, with a remark (PS3.7 Annex C, PS3.4 B.2.3)?"""
+    return status >> 12 == 0xB or status in (0x0001, 0x0107, 0x0116)
 
 
 def element(number: int, vr: str, *, default: Any = MISSING) -> Any:

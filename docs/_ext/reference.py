@@ -14,6 +14,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import public_api
+
 from dicomnode import credentials, interfaces, uids
 from dicomnode.clientoptions import echo_parser, store_parser
 from dicomnode.core.command import Status
@@ -186,6 +188,9 @@ def implementation() -> str:
     return table(("Name", "Value"), rows, (40, 60))
 
 
+_OTHERS = "Not sent by ``storescp``; for services of other SOP Classes."
+_STORED = "Not sent by ``storescp``; for storages that keep an instance otherwise than as it came."
+
 #: Of each status: its meaning in the standard's terms, and when it is sent.
 MEANINGS: dict[Status, tuple[str, str]] = {
     Status.SUCCESS: ("Success", "The instance is kept; or the echo is answered."),
@@ -201,15 +206,23 @@ MEANINGS: dict[Status, tuple[str, str]] = {
         "Failure: Duplicate SOP Instance",
         "Not sent by ``storescp``, which replaces an instance; for services of other SOP Classes.",
     ),
+    Status.NO_SUCH_SOP_INSTANCE: ("Failure: No such SOP Instance", _OTHERS),
     Status.INVALID_OBJECT_INSTANCE: (
         "Failure: Invalid SOP Instance",
         "The Affected SOP Instance UID is not a UID: it holds other characters than digits and dots, or "
         "more than 64 of them.",
     ),
     Status.NO_SUCH_SOP_CLASS: ("Failure: No such SOP Class", "The Affected SOP Class UID is not a UID."),
+    Status.CLASS_INSTANCE_CONFLICT: ("Failure: Class-Instance conflict", _OTHERS),
+    Status.MISSING_ATTRIBUTE: ("Failure: Missing attribute", _OTHERS),
     Status.SOP_CLASS_NOT_SUPPORTED: (
         "Failure: SOP Class not supported",
         "The Affected SOP Class UID is not the Abstract Syntax of the Presentation Context.",
+    ),
+    Status.NO_SUCH_ACTION: ("Failure: No such action", _OTHERS),
+    Status.NOT_AUTHORIZED: (
+        "Failure: Refused: Not authorized",
+        "Not sent by ``storescp``; for who lets instances or operations in.",
     ),
     Status.DUPLICATE_INVOCATION: (
         "Failure: Duplicate invocation",
@@ -239,6 +252,9 @@ MEANINGS: dict[Status, tuple[str, str]] = {
         "There is no Data Set, or it is cut or malformed, or has no SOP Class UID or SOP Instance UID. The "
         "Error Comment says where it ends, or what is missing.",
     ),
+    Status.COERCION_OF_DATA_ELEMENTS: ("Warning: Coercion of Data Elements", _STORED),
+    Status.ELEMENTS_DISCARDED: ("Warning: Elements Discarded", _STORED),
+    Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS_WARNING: ("Warning: Data Set does not match SOP Class", _STORED),
     Status.CANCEL: ("Cancel", "Not sent by ``storescp``; for services whose operations can be cancelled."),
     Status.PENDING: ("Pending", "Not sent by ``storescp``; for services with more than one response."),
 }
@@ -303,5 +319,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "statuses": statuses,
     "store-statuses": store_statuses,
     "interfaces": zope_interfaces,
+    "public-names": public_api.names,
     "credentials": partial(zope_interfaces, credentials),
 }

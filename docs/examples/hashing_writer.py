@@ -24,9 +24,8 @@ class Hashing:
         self._storage = storage
         self._note = note
 
-    def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
-        opening = self._storage.open(instance)
-        return opening.addCallback(lambda writer: HashingWriter(writer, instance, self._note))
+    async def open(self, instance: Instance) -> IInstanceWriter:
+        return HashingWriter(await self._storage.open(instance), instance, self._note)
 
 
 @implementer(IInstanceWriter)
@@ -51,11 +50,10 @@ class HashingWriter:
             self._hash.update(fragment)
         self._writer.writeSequence(data)
 
-    def commit(self) -> Deferred[None]:
-        return self._writer.commit().addCallback(self._kept)
-
-    def _kept(self, _: None) -> None:
+    async def commit(self) -> int | None:
+        status = await self._writer.commit()  # None, or a warning
         self._note(self._instance, self._hash.hexdigest())
+        return status
 
 
 def say(instance: Instance, digest: str) -> None:
@@ -63,7 +61,7 @@ def say(instance: Instance, digest: str) -> None:
 
 
 def main(reactor, description: str = "tcp:11112") -> Deferred[None]:
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(".", reactor=reactor)
     acceptor = Acceptor(reactor, [Verification(), Storage(Hashing(files, say))])
     listening = serverFromString(reactor, description).listen(acceptor)
     return listening.addCallback(lambda port: Deferred())  # for ever

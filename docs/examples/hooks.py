@@ -56,7 +56,7 @@ def association_over(over: AssociationOver) -> None:
 
 
 def main(reactor, description: str = "tcp:11112") -> Deferred[None]:
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(".", reactor=reactor)
     studies = Studies(reactor, study_ended, quiet=30.0)
     storage = Storage(Hooked(files, reactor, Index("index.db", reactor), studies=studies))
     acceptor = Acceptor(reactor, [Verification(), storage], observe=AssociationHooks(association_over))

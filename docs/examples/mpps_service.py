@@ -18,7 +18,6 @@ from dicomnode.core.command import NCreateRQ, NSetRQ
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE
 
 MODALITY_PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
-NO_SUCH_OBJECT_INSTANCE = 0x0112  #: PS3.7 C.4.2
 
 
 @implementer(IService)
@@ -42,7 +41,7 @@ class PerformedProcedureSteps:
             case NSetRQ(requested_sop_instance_uid=uid):
                 changes = await self._data_set(operation)
                 if uid not in self.steps:
-                    raise OperationFailed(NO_SUCH_OBJECT_INSTANCE)
+                    raise OperationFailed(Status.NO_SUCH_SOP_INSTANCE)
                 if self.steps[uid].PerformedProcedureStepStatus != "IN PROGRESS":
                     raise OperationFailed(Status.PROCESSING_FAILURE, "the step may no longer be updated")
                 self.steps[uid].update(changes)

@@ -12,7 +12,7 @@ from dicomnode import Acceptor, FileStorage, Storage, Verification
 
 def services(reactor) -> MultiService:
     node = MultiService()
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(".", reactor=reactor)
     acceptor = Acceptor(reactor, [Verification(), Storage(files)])
     service("tcp:11112", acceptor, reactor).setServiceParent(node)
     service("tcp:8080:interface=127.0.0.1", Site(File(".")), reactor).setServiceParent(node)

@@ -108,12 +108,11 @@ class ObjectWriter:
         """Success is answered when this fires: so it fires when the object is there."""
         self._put()
         self._putting.addCallback(lambda _: self._upload.complete()).addErrback(self._not_kept)
-        return self._until_then()
+        return self._putting
 
     def abort(self) -> Deferred[None]:
         """The peer has gone, or its data set was found wanting."""
-        self._putting.addBoth(lambda _: self._upload.forget())
-        return self._until_then()
+        return self._putting.addBoth(lambda _: self._upload.forget())
 
     # Within
 
@@ -146,12 +145,6 @@ class ObjectWriter:
         why = f"the object store failed: {failure.getErrorMessage()}"
         refused = Failure(OperationFailed(Status.OUT_OF_RESOURCES, why))
         return self._upload.forget().addCallback(lambda _: refused)
-
-    def _until_then(self) -> Deferred[None]:
-        # A Deferred of its own: whoever cancels it does not cancel the upload.
-        then: Deferred[None] = Deferred()
-        self._putting.chainDeferred(then)
-        return then
 
 
 def main(reactor, description: str = "tcp:11112") -> Deferred[None]:

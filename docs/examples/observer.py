@@ -40,7 +40,7 @@ def main(reactor, description: str = "tcp:11112") -> Deferred[None]:
     received = Received()
     lines = LogObserver("info", log=Logger("dicomnode", observer=TextLines(sys.stderr)))
     observe = events.Fanout(received, lines)
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool(), observe=observe)
+    files = FileStorage(".", reactor=reactor, observe=observe)
     acceptor = Acceptor(reactor, [Verification(), Storage(files, observe=observe)], observe=observe)
     minutes = LoopingCall(received.say)
     minutes.clock = reactor

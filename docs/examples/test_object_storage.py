@@ -1,30 +1,19 @@
 """How a storage is tested without a socket, a thread or a wait: ``trial test_object_storage.py``."""
 
-from io import BytesIO
-
 from object_storage import Bucket, ObjectStorage, Upload
-from pydicom import Dataset
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import Acceptor, Instance, Status, Storage
 from dicomnode.contracts import InstanceWriterContract
 from dicomnode.part10 import part10_header
-from dicomnode.testing import Peer, Reactor
+from dicomnode.testing import Peer, Reactor, data_set
 from dicomnode.uids import EXPLICIT_VR_LE
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
-
-def data_set() -> bytes:
-    """Return the data set of an instance, 1.2.3, as small as can be."""
-    image = Dataset()
-    image.SOPClassUID = CT_IMAGE_STORAGE
-    image.SOPInstanceUID = "1.2.3"
-    image.PatientComments = "x" * 1000
-    buffer = BytesIO()
-    image.save_as(buffer, implicit_vr=False, little_endian=True)
-    return buffer.getvalue()
+#: An instance of more than one part.
+DATA_SET = data_set("1.2.3", sop_class_uid=CT_IMAGE_STORAGE, octets=1000)
 
 
 class SlowBucket(Bucket):
@@ -58,7 +47,7 @@ class ObjectStorageTests(SynchronousTestCase):
         """Let a peer store the instance, in reads of ``size`` octets; a part has 200 octets."""
         peer = Peer(Acceptor(Reactor(), [Storage(ObjectStorage(bucket, part=200))]), size)
         peer.associates({CT_IMAGE_STORAGE: [EXPLICIT_VR_LE]})
-        peer.stores("1.2.3", data_set())
+        peer.stores("1.2.3", DATA_SET)
         return peer
 
     def test_stores(self) -> None:
@@ -67,7 +56,7 @@ class ObjectStorageTests(SynchronousTestCase):
         peer = self.stores(bucket)
         self.assertEqual(peer.response.status, Status.SUCCESS)
         self.assertEqual(bucket.objects["1.2.3.dcm"][128:132], b"DICM")
-        self.assertTrue(bucket.objects["1.2.3.dcm"].endswith(data_set()))
+        self.assertTrue(bucket.objects["1.2.3.dcm"].endswith(DATA_SET))
 
     def test_success_means_stored(self) -> None:
         """There is no response before every part has arrived."""
@@ -100,7 +89,7 @@ class ObjectStorageTests(SynchronousTestCase):
         self.assertEqual(peer.response.error_comment, "the object store failed: no such bucket")
         self.assertEqual((bucket.objects, bucket.forgotten), ({}, ["1.2.3.dcm"]))
         bucket.upload = Bucket().upload
-        peer.stores("1.2.3", data_set())
+        peer.stores("1.2.3", DATA_SET)
         self.assertEqual(peer.response.status, Status.SUCCESS)
 
     def test_a_peer_that_goes_away(self) -> None:

@@ -9,10 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import deferLater, react
 
-from dicomnode import Acceptor, FileStorage, Instance, OperationFailed, Storage, Verification
-
-#: PS3.7 Annex C: Refused: Not Authorized.
-NOT_AUTHORIZED = 0x0124
+from dicomnode import Acceptor, FileStorage, Instance, OperationFailed, Status, Storage, Verification
 
 
 class Enrolled:
@@ -28,9 +25,9 @@ class Enrolled:
     async def __call__(self, instance: Instance) -> None:
         walk = instance.walk
         if walk.modality not in ("CT", "MR"):
-            raise OperationFailed(NOT_AUTHORIZED, "neither CT nor MR")
+            raise OperationFailed(Status.NOT_AUTHORIZED, "neither CT nor MR")
         if not await self.is_enrolled(walk.patient_id or ""):
-            raise OperationFailed(NOT_AUTHORIZED, "the patient is not enrolled")
+            raise OperationFailed(Status.NOT_AUTHORIZED, "the patient is not enrolled")
 
     def is_enrolled(self, patient: str) -> Deferred[bool]:
         """Ask a registry, which takes a while: the peer waits meanwhile."""
@@ -38,7 +35,7 @@ class Enrolled:
 
 
 def main(reactor, description: str = "tcp:11112") -> Deferred[None]:
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(".", reactor=reactor)
     storage = Storage(files, consider=Enrolled(reactor, {"TRIAL-001", "TRIAL-002"}))
     acceptor = Acceptor(reactor, [Verification(), storage])
     listening = serverFromString(reactor, description).listen(acceptor)

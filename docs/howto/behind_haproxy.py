@@ -16,7 +16,7 @@ DIRECTORY = "incoming"
 
 async def main(reactor: Any, description: str = "haproxy:tcp:11112:interface=127.0.0.1") -> None:
     os.makedirs(DIRECTORY, exist_ok=True)
-    files = FileStorage(DIRECTORY, reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(DIRECTORY, reactor=reactor)
     acceptor = Acceptor(
         reactor,
         [Verification(), Storage(files)],

@@ -34,10 +34,6 @@ from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE
 
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 WELL_KNOWN_INSTANCE = "1.2.840.10008.1.20.1.1"
-NO_SUCH_OBJECT_INSTANCE = 0x0112  #: PS3.7 C.4.2; as a Failure Reason (PS3.3 C.14.1.1), too
-CLASS_INSTANCE_CONFLICT = 0x0119  #: a Failure Reason: it has another SOP Class
-MISSING_ATTRIBUTE = 0x0120  #: PS3.7 C.5.13
-NO_SUCH_ACTION = 0x0123  #: PS3.7 C.5.6
 REQUEST, COMPLETE, WITH_FAILURES = 1, 1, 2  #: Action Type ID, Event Type IDs
 
 log = Logger()
@@ -63,14 +59,14 @@ class StorageCommitment:
         if not isinstance(request, NActionRQ):
             raise OperationFailed(Status.UNRECOGNIZED_OPERATION)
         if request.requested_sop_instance_uid != WELL_KNOWN_INSTANCE:
-            raise OperationFailed(NO_SUCH_OBJECT_INSTANCE)
+            raise OperationFailed(Status.NO_SUCH_SOP_INSTANCE)
         if request.action_type_id != REQUEST:
-            raise OperationFailed(NO_SUCH_ACTION)
+            raise OperationFailed(Status.NO_SUCH_ACTION)
         implicit = operation.context.transfer_syntax == IMPLICIT_VR_LE
         octets = await operation.read_data_set(self.LIMIT)
         asked = read_dataset(BytesIO(octets), is_implicit_VR=implicit, is_little_endian=True)
         if "TransactionUID" not in asked or "ReferencedSOPSequence" not in asked:
-            raise OperationFailed(MISSING_ATTRIBUTE)
+            raise OperationFailed(Status.MISSING_ATTRIBUTE)
         # The response is sent first: the report is of what was asked, and that is answered by then.
         self._reactor.callLater(0, lambda: Deferred.fromCoroutine(self._report(operation, asked)))
         return Status.SUCCESS
@@ -100,7 +96,10 @@ class StorageCommitment:
             if sop_class == item.ReferencedSOPClassUID:
                 committed.append(item)
             else:
-                item.FailureReason = NO_SUCH_OBJECT_INSTANCE if sop_class is None else CLASS_INSTANCE_CONFLICT
+                conflict = (
+                    Status.NO_SUCH_SOP_INSTANCE if sop_class is None else Status.CLASS_INSTANCE_CONFLICT
+                )
+                item.FailureReason = int(conflict)  # PS3.3 C.14.1.1: the values are those of a status
                 failed.append(item)
         result = Dataset()
         result.TransactionUID = asked.TransactionUID
@@ -113,7 +112,7 @@ class StorageCommitment:
 
 async def main(reactor: Any) -> None:
     commitment = StorageCommitment(reactor)
-    files = FileStorage(".", reactor=reactor, pool=reactor.getThreadPool())
+    files = FileStorage(".", reactor=reactor)
     storage = Storage(Hooked(files, reactor, commitment.kept))
     acceptor = Acceptor(reactor, [Verification(), storage, commitment])
     await serverFromString(reactor, "tcp:11112").listen(acceptor)

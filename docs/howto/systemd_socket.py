@@ -11,20 +11,17 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
-from twisted.python.threadpool import ThreadPool
 
-from dicomnode import Acceptor, FileStorage, Storage, Verification
-from dicomnode.node import Node
+from dicomnode import Acceptor, FileStorage, Node, Storage, Verification
 
 #: What ``StateDirectory=`` of the unit has made.
 DIRECTORY = os.environ.get("STATE_DIRECTORY", ".")
 
 
 async def main(reactor: Any, description: str = "systemd:domain=INET:index=0") -> None:
-    pool = ThreadPool(0, 10, "files")
-    files = FileStorage(DIRECTORY, reactor=reactor, pool=pool)
+    files = FileStorage(DIRECTORY, reactor=reactor)
     acceptor = Acceptor(reactor, [Verification(), Storage(files)])
-    node = Node([serverFromString(reactor, description)], acceptor, pool, grace=30)
+    node = Node([serverFromString(reactor, description)], acceptor, grace=30)
     node.startService()
     reactor.addSystemEventTrigger("before", "shutdown", node.stopService)
     await Deferred()  # for ever

@@ -14,13 +14,11 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
-from twisted.python.threadpool import ThreadPool
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 from twisted.web.static import File
 
-from dicomnode import Acceptor, FileStorage, Storage, Verification
-from dicomnode.node import Node
+from dicomnode import Acceptor, FileStorage, Node, Storage, Verification
 from dicomnode.observers import Counters
 
 DIRECTORY = "incoming"
@@ -46,11 +44,10 @@ def services(reactor: Any) -> MultiService:
 
     os.makedirs(DIRECTORY, exist_ok=True)
     counters = Counters()
-    pool = ThreadPool(0, 10, "files")
-    files = FileStorage(DIRECTORY, reactor=reactor, pool=pool, observe=counters)
+    files = FileStorage(DIRECTORY, reactor=reactor, observe=counters)
     acceptor = Acceptor(reactor, [Verification(), Storage(files, observe=counters)], observe=counters)
     dicom = serverFromString(reactor, "tcp:11112")
-    Node([dicom], acceptor, pool, grace=30).setServiceParent(together)
+    Node([dicom], acceptor, grace=30).setServiceParent(together)
 
     root = File(DIRECTORY)
     root.putChild(b"counted", Counted(counters))

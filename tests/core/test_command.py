@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
+from pynetdicom.status import code_to_category
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode.core.codec import LIMIT, decode, encode
@@ -56,6 +57,7 @@ from dicomnode.core.command import (
     Status,
     UnrecognizedRQ,
     UnrecognizedRSP,
+    is_warning,
     respond,
 )
 from dicomnode.errors import InvalidCommand
@@ -266,19 +268,44 @@ class DeclarationTests(SynchronousTestCase):
             "INVALID_ATTRIBUTE_VALUE": 0x0106,
             "PROCESSING_FAILURE": 0x0110,
             "DUPLICATE_SOP_INSTANCE": 0x0111,
+            "NO_SUCH_SOP_INSTANCE": 0x0112,
             "INVALID_OBJECT_INSTANCE": 0x0117,
             "NO_SUCH_SOP_CLASS": 0x0118,
+            "CLASS_INSTANCE_CONFLICT": 0x0119,
+            "MISSING_ATTRIBUTE": 0x0120,
             "SOP_CLASS_NOT_SUPPORTED": 0x0122,
+            "NO_SUCH_ACTION": 0x0123,
+            "NOT_AUTHORIZED": 0x0124,
             "DUPLICATE_INVOCATION": 0x0210,
             "UNRECOGNIZED_OPERATION": 0x0211,
             "RESOURCE_LIMITATION": 0x0213,
             "OUT_OF_RESOURCES": 0xA700,
             "DATA_SET_DOES_NOT_MATCH_SOP_CLASS": 0xA900,
+            "COERCION_OF_DATA_ELEMENTS": 0xB000,
+            "ELEMENTS_DISCARDED": 0xB006,
+            "DATA_SET_DOES_NOT_MATCH_SOP_CLASS_WARNING": 0xB007,
             "CANNOT_UNDERSTAND": 0xC210,
             "CANCEL": 0xFE00,
             "PENDING": 0xFF00,
         }
         self.assertEqual({status.name: status.value for status in Status}, expected)
+
+    def test_warnings(self) -> None:
+        """What pynetdicom takes for a warning is one, and nothing else."""
+        for status in (
+            0x0000,
+            0x0001,
+            0x0107,
+            0x0110,
+            0x0116,
+            0xA700,
+            0xB000,
+            0xB007,
+            0xBFFF,
+            0xC000,
+            0xFF00,
+        ):
+            self.assertEqual(is_warning(status), code_to_category(status) == "Warning", f"{status:04X}")
 
 
 class EncodingTests(SynchronousTestCase):

@@ -1,0 +1,83 @@
+"""Waiting for what goes on by itself: by someone who may give up, or by any number."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.python.failure import Failure
+
+from dicomnode.errors import OperationFailed
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class _DeferredOf(Protocol):
+    def __call__(
+        self, call: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> Deferred[_T]: ...
+
+
+#: Twisted's own, typed for what our interfaces return: a Deferred, or a coroutine.
+deferred_of: _DeferredOf = maybeDeferred  # type: ignore[assignment]
+
+
+def shielded(going: Deferred[_T], late: Callable[[_T | Failure], object]) -> Deferred[_T]:
+    """Return a Deferred that may be cancelled, without ``going`` being so.
+
+    :param late: takes what it comes to when nobody waits any more; a failure that it returns is logged.
+    """
+    waiting: Deferred[_T] = Deferred()
+
+    def pass_on(result: _T | Failure) -> object:
+        if waiting.called:
+            return late(result)
+        waiting.callback(result)
+        return None
+
+    going.addBoth(pass_on)
+    return waiting
+
+
+def kept_on(going: Deferred[_T]) -> Deferred[_T]:
+    """Return a Deferred that may be cancelled, though what a writer has begun goes on.
+
+    How that fails interests nobody then, unless it is a bug: that is logged.
+    """
+    return shielded(going, _bug)
+
+
+def _bug(result: object) -> Failure | None:
+    bug = isinstance(result, Failure) and not result.check(OperationFailed, OSError)  # type: ignore[no-untyped-call]
+    return result if bug else None  # type: ignore[return-value]
+
+
+class Once:
+    """What happens once: any number may wait for it, before and after."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None  #: how, where it was not well
+        self._happened = False
+        self._waiting: list[Deferred[None]] = []
+
+    def wait(self) -> Deferred[None]:
+        """Fires when it happens. Cancelling it is nobody else's business."""
+        if self._happened:
+            return succeed(None) if self.error is None else fail(self.error)
+        self._waiting.append(Deferred(self._waiting.remove))
+        return self._waiting[-1]
+
+    def happens(self, error: Exception | None = None) -> None:
+        """Let it happen, well or by an error; unless it has."""
+        if self._happened:
+            return
+        self._happened = True
+        self.error = error
+        while self._waiting:  # what one does may cancel another
+            waiting = self._waiting.pop(0)
+            if error is None:
+                waiting.callback(None)
+            else:
+                waiting.errback(error)

@@ -1,0 +1,107 @@
+"""Tests for :mod:`dicomnode.waiting`."""
+
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from dicomnode.waiting import Once, shielded
+
+
+class ShieldedTests(SynchronousTestCase):
+    """Who waits may give up: what is waited for goes on."""
+
+    def setUp(self) -> None:
+        self.cancelled: list[Any] = []
+        self.late: list[Any] = []
+        self.going: Deferred[int] = Deferred(self.cancelled.append)
+        self.waiting = shielded(self.going, self.late.append)
+
+    def test_result(self) -> None:
+        """Who waits is given what it comes to, and nobody else is."""
+        self.going.callback(1)
+        self.assertEqual(self.successResultOf(self.waiting), 1)
+        self.assertEqual(self.late, [])
+
+    def test_failure(self) -> None:
+        """And what it fails with."""
+        self.going.errback(ValueError("no"))
+        self.failureResultOf(self.waiting, ValueError)
+        self.assertEqual(self.late, [])
+
+    def test_cancelled(self) -> None:
+        """Who gives up is told so at once; what it comes to is somebody else's."""
+        self.waiting.cancel()
+        self.failureResultOf(self.waiting, CancelledError)
+        self.assertEqual(self.cancelled, [])
+        self.going.callback(1)
+        self.assertEqual(self.late, [1])
+
+    def test_fails_late(self) -> None:
+        """So is what it fails with; where that is given back, it is logged."""
+        waiting = shielded(going := Deferred[int](), lambda result: result)
+        waiting.addErrback(lambda failure: None)
+        for one in (self.waiting.addErrback(lambda failure: None), waiting):
+            one.cancel()
+        for deferred in (self.going, going):
+            deferred.errback(ValueError("no"))
+        (failure,) = self.late
+        self.assertIsInstance(failure, Failure)
+        del going, deferred, waiting, one
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class OnceTests(SynchronousTestCase):
+    """Any number waits."""
+
+    def test_happens(self) -> None:
+        """Whoever waits is told, before and after."""
+        once = Once()
+        before = [once.wait(), once.wait()]
+        for waiting in before:
+            self.assertNoResult(waiting)
+        once.happens()
+        for waiting in (*before, once.wait()):
+            self.assertIsNone(self.successResultOf(waiting))
+
+    def test_fails(self) -> None:
+        """Each has the error, and a failure of its own."""
+        once = Once()
+        before = [once.wait(), once.wait()]
+        once.happens(ValueError("no"))
+        for waiting in (*before, once.wait()):
+            self.failureResultOf(waiting, ValueError)
+        self.assertIsInstance(once.error, ValueError)
+
+    def test_only_once(self) -> None:
+        """What happened first counts."""
+        once = Once()
+        waiting = once.wait()
+        once.happens()
+        once.happens(ValueError("no"))
+        self.successResultOf(waiting)
+        self.successResultOf(once.wait())
+
+    def test_cancelled(self) -> None:
+        """Who gives up does so for nobody else."""
+        once = Once()
+        first, second = once.wait(), once.wait()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        once.happens()
+        self.successResultOf(second)
+
+    def test_cancelled_by_another(self) -> None:
+        """One may cancel another while they are told."""
+        once = Once()
+        first, second = once.wait(), once.wait()
+        first.addCallback(lambda _: second.cancel())
+        once.happens()
+        self.successResultOf(first)
+        self.failureResultOf(second, CancelledError)
