@@ -68,6 +68,7 @@ class Node(Service):
         self._grace = grace
         self._observe = events.guarded(observe)
         self._ports: list[Deferred[IListeningPort | None]] = []
+        self._until = 0.0  # when the grace is over
         self._joining: Deferred[None] | None = None
 
     def privilegedStartService(self) -> None:
@@ -100,6 +101,7 @@ class Node(Service):
         self._acceptor.drain(0)
         if self._behind is not None:
             self._behind.stop_within(0)
+        self._until = 0.0
         if self._joining is not None:
             self._joining.cancel()
 
@@ -107,7 +109,7 @@ class Node(Service):
         if self._behind is not None:
             self._behind.stop_within(self._grace)
         clock = None if isinstance(self._acceptor, Workers) else self._acceptor.reactor
-        until = clock.seconds() + self._grace if clock is not None else 0.0
+        self._until = clock.seconds() + self._grace if clock is not None else 0.0
         try:
             await self._stop_listening()
         finally:
@@ -115,7 +117,7 @@ class Node(Service):
             if self._behind is not None:
                 await self._behind.finished()
             if clock is not None and isinstance(self._pool, ThreadPool) and self._pool.threads:
-                await self._join(self._pool, clock, max(LINGER, until - clock.seconds()))
+                await self._join(self._pool, clock, max(LINGER, self._until - clock.seconds()))
             elif self._pool is not None:
                 self._pool.stop()
 

@@ -29,6 +29,7 @@ from dicomnode.reading import Opened, open_file
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import CalledPeer, MemoryStorage, Network, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE
+from tests.cases import QuickPool
 
 CT = str(get_testdata_file("CT_small.dcm", download=False))
 MR = str(get_testdata_file("MR_small.dcm", download=False))
@@ -56,6 +57,7 @@ class ClientCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = Reactor()
+        self.reactor.pool = QuickPool()
         self.stdout, self.stderr = io.StringIO(), io.StringIO()
         self.storage = MemoryStorage()
         self.progress = Seen()

@@ -35,7 +35,7 @@ from dicomnode.node import Node
 from dicomnode.options import storescp_parser
 from dicomnode.testing import MemoryStorage, Network, Peer, Reactor, Recorder
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
-from tests.cases import QuickReactor
+from tests.cases import QuickPool, QuickReactor
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -312,6 +312,7 @@ class ExampleTests(_DocsCase):
         """What is sent is said, file by file, and what cannot be sent costs the others nothing."""
         example = self.load("send_files", "examples")
         reactor, storage = Reactor(), MemoryStorage()
+        reactor.pool = QuickPool()
         network = Network(reactor, Acceptor(reactor, [Storage(storage)]))
         ct, lossy = (
             str(get_testdata_file(name, download=False)) for name in ("CT_small.dcm", "JPEG-lossy.dcm")
@@ -333,6 +334,7 @@ class ExampleTests(_DocsCase):
         example = self.load("send_files", "examples")
         ct = str(get_testdata_file("CT_small.dcm", download=False))
         reactor, storage = Reactor(), MemoryStorage()
+        reactor.pool = QuickPool()
         for called, code in (("ARCHIVE", 0), ("NOBODY", "here: result 1, source 1, reason 7")):
             acceptor = Acceptor(reactor, [Storage(storage)], policy=CalledAETitle(called))
             network = Network(reactor, acceptor)

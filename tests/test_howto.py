@@ -126,7 +126,7 @@ class RouterTests(HowtoTestCase):
 
     def routes(self, *endpoints: Any, reactor: Any = None, size: int | None = None) -> Peer:
         """Return a sender to a router that has these as ARCHIVE and RESEARCH."""
-        reactor = reactor or Reactor()
+        self.reactor = reactor = reactor or Reactor()
         titles = ("ARCHIVE", "RESEARCH")
         self.routing = self.router.Router(reactor, list(map(self.router.Destination, titles, endpoints)))
         acceptor = Acceptor(reactor, [Storage(self.routing)])
@@ -140,6 +140,7 @@ class RouterTests(HowtoTestCase):
         for one in called:
             if not one._core.contexts:
                 one.accepts()
+        self.reactor.advance(0)  # who was sent much has another turn
         for one in called:
             one.exchange()
         peer.exchange()
@@ -233,7 +234,8 @@ class RouterTests(HowtoTestCase):
             before = len(slow.data_set)
             self.called(peer, slow, quick)
             self.assertLess(len(slow.data_set) - before, 60_000)
-        self.called(peer, slow, quick)
+        for _ in range(2):  # what was sent, and what had to wait for that
+            self.called(peer, slow, quick)
         for destination in (slow, quick):
             self.assertEqual(destination.data_set, data_set)
             destination.responds(Status.SUCCESS)

@@ -43,7 +43,17 @@ from dicomnode.requestor import ServiceUser, associate
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import CalledPeer, MemoryStorage, Network, Reactor, Recorder
 from dicomnode.uids import VERIFICATION
-from tests.cases import CONTEXTS, CT, CT_IMAGE_STORAGE, ECHO, IMPLICIT_VR_LE, TIMEOUTS, Service, store_rq
+from tests.cases import (
+    CONTEXTS,
+    CT,
+    CT_IMAGE_STORAGE,
+    ECHO,
+    IMPLICIT_VR_LE,
+    TIMEOUTS,
+    QuickPool,
+    Service,
+    store_rq,
+)
 
 #: A SOP Class for retrieval.
 GET = "1.2.840.10008.5.1.4.1.2.2.3"
@@ -60,6 +70,7 @@ class RequestorCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = Reactor()
+        self.reactor.pool = QuickPool()
         self.seen = Recorder()
         self.called: list[CalledPeer] = []
         self.networks: list[Network] = []
