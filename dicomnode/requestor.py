@@ -215,7 +215,8 @@ def associate(
     :param trace: tell it of each step of the protocol machine, too.
     :param number: tells it from others in what an observer is told.
     :param pool: in whose threads files are opened and read; the reactor's own, if there is none.
-    :raises ValueError: when an AE title is not one to 16 characters long, or there is no context.
+    :raises ValueError: when an AE title is not one to 16 characters long, there is no context, or something
+        of what is asked for cannot be encoded.
     :raises TooManyContexts: when there are more than 128.
     """
     for title in (calling_ae_title, called_ae_title):
@@ -239,6 +240,10 @@ def associate(
         user_identity=user_identity,
     )
     request = AssociateRQ(called_ae_title, calling_ae_title, tuple(contexts), information)
+    try:
+        request.encode()
+    except Exception as error:  # once connected, nobody could be told
+        raise ValueError(f"the request cannot be encoded: {error}") from error
     association = AssociationProtocol(
         Association(Role.REQUESTOR, max_length=max_length),
         clock=reactor,

@@ -200,6 +200,17 @@ class AssociateTests(RequestorCase):
         error = self.assertRaises(TooManyContexts, associate, self.reactor, peer, contexts=contexts)
         self.assertEqual(error.contexts, 129)
 
+    def test_not_encoded(self) -> None:
+        """What cannot be encoded is the caller's to know: once connected, nobody could be told."""
+        peer = CalledPeer()
+        for wrong in (
+            {"contexts": [(VERIFICATION, IMPLICIT_VR_LE)]},
+            {"roles": {VERIFICATION: (True, True), 7: (True, True)}},
+            {"asynchronous_operations": (1, 70_000)},
+        ):
+            error = self.assertRaises(ValueError, associate, self.reactor, peer, **wrong)
+            self.assertIn("cannot be encoded", str(error))
+
     def test_rejected(self) -> None:
         """A rejection is a failure with the standard's result, source and reason."""
         peer, associating = self.requests()
