@@ -872,11 +872,12 @@ class MessageTests(AssociationTestCase):
     def test_command_inside_a_data_set(self) -> None:
         """A command set may not begin before the data set in hand has ended, on whichever context."""
         for context_id in (ECHO, CT):
-            end = established(Role.ACCEPTOR)
-            end.receives(message(CT, STORE_RQ, b"")[:-12], p_data_tf(CT, False, False, b"data"))
-            end.indicated.clear()
-            end.receives(p_data_tf(context_id, True, True, encode(ECHO_RQ)))
-            self.assertBroken(end, UNEXPECTED_PDU_PARAMETER)
+            for reads in arrivals(p_data_tf(context_id, True, True, encode(ECHO_RQ))):
+                end = established(Role.ACCEPTOR)
+                end.receives(message(CT, STORE_RQ, b"")[:-12], p_data_tf(CT, False, False, b"data"))
+                end.indicated.clear()
+                end.receives(*reads)
+                self.assertBroken(end, UNEXPECTED_PDU_PARAMETER)
 
     def test_interleaved_commands(self) -> None:
         """The fragments of a command set stay on one context."""
@@ -886,10 +887,12 @@ class MessageTests(AssociationTestCase):
 
     def test_interleaved_data_sets(self) -> None:
         """The data set of a message stays on the message's context."""
-        self.end.receives(p_data_tf(CT, True, True, self.store_set))
-        self.end.indicated.clear()
-        self.end.receives(p_data_tf(ECHO, False, True, b"data"))
-        self.assertBroken(self.end, UNEXPECTED_PDU_PARAMETER)
+        for reads in arrivals(p_data_tf(ECHO, False, True, b"data")):
+            end = established(Role.ACCEPTOR)
+            end.receives(p_data_tf(CT, True, True, self.store_set))
+            end.indicated.clear()
+            end.receives(*reads)
+            self.assertBroken(end, UNEXPECTED_PDU_PARAMETER)
 
     def test_undecodable_command_set(self) -> None:
         """A command set that cannot be read breaks the protocol."""
