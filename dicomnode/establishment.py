@@ -60,7 +60,7 @@ class Establishment:
     ) -> None:
         #: Of a requestor: fires when there is an association, or fails with AssociationRejected, or with how
         #: it came to none.
-        self.established: Deferred[None] = Deferred(self._given_up)
+        self.established: Deferred[AssociateAC] = Deferred(self._given_up)
         self._association = association
         self._host = host
         self._core = core
@@ -103,9 +103,9 @@ class Establishment:
         accepted = answer.user_information.asynchronous_operations_window or (1, 1)
         self._host.came_about((narrower(proposed[0], accepted[0]), narrower(proposed[1], accepted[1])))
         self._host.tell(events.AssociationAccepted(self._association, request, answer))
-        self.established.callback(None)
+        self.established.callback(answer)
 
-    def _given_up(self, established: Deferred[None]) -> None:
+    def _given_up(self, established: Deferred[AssociateAC]) -> None:
         established.errback(CancelledError())
         self._host.give_up("the local user does not wait any longer")
 

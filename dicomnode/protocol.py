@@ -136,8 +136,8 @@ class AssociationProtocol(Protocol):
         return self._transport.getPeer()
 
     @property
-    def established(self) -> Deferred[None]:
-        """Of a requestor: fires when there is an association, or fails with how it came to none."""
+    def established(self) -> Deferred[AssociateAC]:
+        """Of a requestor: fires with the answer, or fails with how it came to no association."""
         return self._establishment.established
 
     @property

@@ -18,10 +18,16 @@ from zope.interface import implementer
 from dicomnode import events
 from dicomnode.core.association import Association
 from dicomnode.core.command import MEDIUM, CEchoRQ, CEchoRSP, CStoreRQ, CStoreRSP, Request, Response
-from dicomnode.core.items import RoleSelection, UserIdentity, UserInformation
+from dicomnode.core.items import (
+    CommonExtendedNegotiation,
+    ExtendedNegotiation,
+    RoleSelection,
+    UserIdentity,
+    UserInformation,
+)
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
-from dicomnode.core.pdu import AssociateRQ, ProposedContext
+from dicomnode.core.pdu import AssociateAC, AssociateRQ, ProposedContext
 from dicomnode.errors import TooManyContexts
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
@@ -48,12 +54,21 @@ class ServiceUser:
     failure: look at its ``status``.
 
     :param pool: in whose threads files are opened and read; the reactor's own, if there is none.
+    :param application_information: what the other end has answered to what we proposed as ``extended``.
     """
 
-    def __init__(self, association: AssociationProtocol, pool: ThreadPool | None = None) -> None:
+    def __init__(
+        self,
+        association: AssociationProtocol,
+        pool: ThreadPool | None = None,
+        application_information: Mapping[str, bytes] = {},
+    ) -> None:
         self._association = association
         self._pool = pool
         self.number = association.number
+        #: for SOP Classes, what the other end has answered to ``extended``; what the octets mean is for the
+        #: service class to say (PS3.7 D.3.3.5)
+        self.application_information = application_information
 
     @property
     def role(self) -> Role:
@@ -176,6 +191,8 @@ def associate(
     contexts: Mapping[str, Sequence[str]] | Sequence[ProposedContext] = _VERIFICATION,
     services: Sequence[IService] = (),
     roles: Mapping[str, tuple[bool, bool]] = {},
+    extended: Mapping[str, bytes] = {},
+    common_extended: Sequence[CommonExtendedNegotiation] = (),
     asynchronous_operations: tuple[int, int] = (1, 1),
     user_identity: UserIdentity | None = None,
     timeouts: Timeouts = Timeouts(),
@@ -203,6 +220,10 @@ def associate(
     :param services: they perform what the other end invokes, as those of an acceptor do.
     :param roles: for SOP Classes, whether we can be SCU, and SCP (PS3.7 D.3.3.4). To be sent instances on
         this association, by a C-GET, is to be SCP of their class.
+    :param extended: for SOP Classes, service-class-application-information to propose (PS3.7 D.3.3.5); the
+        answers are the :attr:`ServiceUser.application_information`.
+    :param common_extended: of which Service Class SOP Classes are that the other end may not know, and from
+        which they are specialized (PS3.7 D.3.3.6). It has no answer but whether contexts are accepted.
     :param asynchronous_operations: how many operations we would invoke, and perform, at a time; 0 is no
         limit (PS3.7 D.3.3.3): then 65,535 may be unanswered, and 64 are performed at a time, while the others
         wait unread. Without a window in the answer it is one.
@@ -237,6 +258,8 @@ def associate(
         implementation_version_name=IMPLEMENTATION_VERSION_NAME,
         asynchronous_operations_window=None if asynchronous_operations == (1, 1) else asynchronous_operations,
         roles=tuple(RoleSelection(sop_class, *may) for sop_class, may in roles.items()),
+        extended=tuple(ExtendedNegotiation(sop_class, octets) for sop_class, octets in extended.items()),
+        common_extended=tuple(common_extended),
         user_identity=user_identity,
     )
     request = AssociateRQ(called_ae_title, calling_ae_title, tuple(contexts), information)
@@ -255,9 +278,14 @@ def associate(
         trace=trace,
         number=number,
     )
+
+    def using(answer: AssociateAC) -> ServiceUser:
+        answered = answer.user_information.extended
+        information = {item.sop_class_uid: item.application_information for item in answered}
+        return ServiceUser(association, pool, information)
+
     connecting = endpoint.connect(_Connecting(association))
-    connecting.addCallback(lambda _: association.established)
-    return connecting.addCallback(lambda _: ServiceUser(association, pool))
+    return connecting.addCallback(lambda _: association.established).addCallback(using)
 
 
 class _Connecting(Factory):

@@ -20,7 +20,7 @@ from dicomnode import events
 from dicomnode.acceptor import Acceptor
 from dicomnode.core.association import Association
 from dicomnode.core.command import CEchoRQ, CEchoRSP, CGetRQ, CStoreRSP, NEventReportRQ
-from dicomnode.core.items import RoleSelection, UserIdentity
+from dicomnode.core.items import CommonExtendedNegotiation, ExtendedNegotiation, RoleSelection, UserIdentity
 from dicomnode.core.machine import Role
 from dicomnode.core.pdu import Abort, AnsweredContext, AssociateAC, AssociateRQ, ProposedContext
 from dicomnode.errors import (
@@ -40,9 +40,9 @@ from dicomnode.policies import CalledAETitle
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.records import record
 from dicomnode.requestor import ServiceUser, associate
-from dicomnode.services import Storage, Verification
+from dicomnode.services import Storage, StorageSupport, Verification
 from dicomnode.testing import CalledPeer, MemoryStorage, Network, Reactor, Recorder
-from dicomnode.uids import VERIFICATION
+from dicomnode.uids import STORAGE_SERVICE_CLASS, VERIFICATION
 from tests.cases import (
     CONTEXTS,
     CT,
@@ -199,6 +199,39 @@ class AssociateTests(RequestorCase):
         contexts = {f"1.2.{number}": (IMPLICIT_VR_LE,) for number in range(129)}
         error = self.assertRaises(TooManyContexts, associate, self.reactor, peer, contexts=contexts)
         self.assertEqual(error.contexts, 129)
+
+    def test_extended_negotiation(self) -> None:
+        """What else is proposed for SOP Classes goes out, and comes back as the other end answers it."""
+        item = CommonExtendedNegotiation("1.2.3", STORAGE_SERVICE_CLASS, (CT_IMAGE_STORAGE,))
+        peer, associating = self.requests(
+            contexts={CT_IMAGE_STORAGE: [IMPLICIT_VR_LE], "1.2.3": [IMPLICIT_VR_LE]},
+            extended={CT_IMAGE_STORAGE: b"proposed"},
+            common_extended=[item],
+        )
+        information = peer.request.user_information
+        self.assertEqual(information.extended, (ExtendedNegotiation(CT_IMAGE_STORAGE, b"proposed"),))
+        self.assertEqual(information.common_extended, (item,))
+        peer.accepts(extended=(ExtendedNegotiation(CT_IMAGE_STORAGE, b"answered"),))
+        association = self.successResultOf(associating)
+        self.assertEqual(association.application_information, {CT_IMAGE_STORAGE: b"answered"})
+
+    def test_extended_negotiation_with_storage(self) -> None:
+        """A Storage that is asked so says what it does with instances, and takes what is specialized."""
+        network = Network(self.reactor, Acceptor(self.reactor, [Storage(MemoryStorage())]))
+        associating = associate(
+            self.reactor,
+            network,
+            contexts={CT_IMAGE_STORAGE: [IMPLICIT_VR_LE], "1.2.3": [IMPLICIT_VR_LE]},
+            extended={CT_IMAGE_STORAGE: StorageSupport(level=0).encode()},
+            common_extended=[CommonExtendedNegotiation("1.2.3", STORAGE_SERVICE_CLASS)],
+        )
+        network.exchange()
+        association = self.successResultOf(associating)
+        self.assertEqual(association.application_information, {CT_IMAGE_STORAGE: StorageSupport().encode()})
+        accepted = [context.abstract_syntax for context in association.contexts.values()]
+        self.assertEqual(accepted, [CT_IMAGE_STORAGE, "1.2.3"])
+        association.abort()
+        network.exchange()
 
     def test_not_encoded(self) -> None:
         """What cannot be encoded is the caller's to know: once connected, nobody could be told."""
