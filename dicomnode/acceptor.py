@@ -68,7 +68,7 @@ class Acceptor(Factory):
         if not all(0 < operations <= 0xFFFF for operations in asynchronous_operations):
             raise ValueError(f"asynchronous_operations: {asynchronous_operations} is out of 1 to 65535")
         #: on which it runs
-        self.reactor = self._reactor = reactor
+        self.reactor = reactor
         self._services = services
         self._policy = AcceptAny() if policy is None else policy
         self._portal = portal
@@ -103,7 +103,7 @@ class Acceptor(Factory):
         served = Served(self._services)
         association = AssociationProtocol(
             Association(Role.ACCEPTOR, max_length=self._max_length),
-            clock=self._reactor,
+            clock=self.reactor,
             service_for=served,
             consider=partial(self._consider, served),
             closed=self._closed,
@@ -151,7 +151,7 @@ class Acceptor(Factory):
         if not self.associations:
             return succeed(None)
         drained: Deferred[None] = Deferred()
-        self._awaiting_end.append((drained, self._reactor.callLater(grace, self._stop)))
+        self._awaiting_end.append((drained, self.reactor.callLater(grace, self._stop)))
         return drained
 
     def _stop(self) -> None:
@@ -186,7 +186,7 @@ class Acceptor(Factory):
         login = None
         if self._portal is not None:
             identity = request.user_information.user_identity
-            clock, seconds = self._reactor, self._timeouts.acse
+            clock, seconds = self.reactor, self._timeouts.acse
             login = await log_in(self._portal, association, identity, clock=clock, seconds=seconds)
         if association not in self.associations:  # and its policy has taken no notice of that
             if login is not None:

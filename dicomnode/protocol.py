@@ -631,7 +631,7 @@ class AssociationProtocol(Protocol):
         begun = core.in_pdu or core.in_message
         idle = not (begun or self._operations or self._invocations or gate.closed or gate.unread)
         if idle and core.state is State.STA6 and not self._closed:
-            self._silence.allow(*self._idle)
+            self._silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
         else:
             seconds, what = self._allowed_silence()
             self._silence.allow(seconds, (what, begun, gate.unread))

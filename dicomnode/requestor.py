@@ -293,9 +293,8 @@ class _Connecting(Factory):
 
     noisy = False
 
-    def __init__(self, association: AssociationProtocol, pool: ThreadPool | None = None) -> None:
+    def __init__(self, association: AssociationProtocol) -> None:
         self._association = association
-        self._pool = pool
 
     def buildProtocol(self, addr: IAddress | None) -> AssociationProtocol:
         return self._association

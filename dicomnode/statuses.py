@@ -24,7 +24,7 @@ _MEANINGS = {
     Status.DUPLICATE_INVOCATION: "Duplicate invocation",
     Status.UNRECOGNIZED_OPERATION: "Unrecognized operation",
     0x0212: "Mistyped argument",
-    0x0213: "Resource limitation",
+    Status.RESOURCE_LIMITATION: "Resource limitation",
     Status.COERCION_OF_DATA_ELEMENTS: "Coercion of data elements",
     Status.ELEMENTS_DISCARDED: "Elements discarded",
     Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS_WARNING: "Data set does not match SOP Class",

@@ -31,7 +31,6 @@ from dicomnode.interfaces import IInstanceWriter
 HIGH_WATER = 1 << 20
 LOW_WATER = 1 << 18
 
-
 #: What a job inflates at most, in octets, before it is another's turn: some thirty milliseconds.
 JOB = 1 << 24
 

@@ -5,7 +5,7 @@ It writes, and reads, what the messages of ``dicomnode.core.command`` declare.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from struct import Struct
 from struct import error as _StructError
 from typing import Any, NamedTuple
@@ -175,20 +175,18 @@ def _laid_out(octets: bytes, message: type[Command], has_data_set: bool) -> _Lay
     """Return how a command set is laid out; None where there is more to it than texts and numbers."""
     named = {number: (name, vr) for number, name, vr, _ in ELEMENTS[message]}
     form, same, names = "<", [], []
-    behind = position = 0  # the last value; the last element
-    while position < len(octets):
-        group, number, length = _ELEMENT.unpack_from(octets, position)
-        value = position + _ELEMENT.size
-        position = value + length
+    behind = 0  # the last value
+    for number, value, end in _walk(octets):
         name, vr = named.get(number, ("", ""))
-        if group or not name:
+        if not name:
             continue  # the same again, or the next is laid out in another way
+        length = end - value
         if vr == "AT" or (vr == "US" and length != 2) or name in names:
             return None
         form += f"{value - behind}s" + ("H" if vr == "US" else f"{length}s")
         same.append(octets[behind:value])
         names.append(name)
-        behind = position
+        behind = end
     if any(mandatory and name not in names for _, name, _, mandatory in ELEMENTS[message]):
         return None
     same.append(octets[behind:])
@@ -199,7 +197,11 @@ def _laid_out(octets: bytes, message: type[Command], has_data_set: bool) -> _Lay
 
 def _split(data: bytes) -> dict[int, bytes]:
     """Return the values of group 0000, by element number."""
-    values = {}
+    return {number: data[value:end] for number, value, end in _walk(data)}
+
+
+def _walk(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the elements of group 0000: their numbers, and where their values begin and end."""
     position, end = 0, len(data)
     while position < end:
         value = position + _ELEMENT.size
@@ -210,8 +212,7 @@ def _split(data: bytes) -> dict[int, bytes]:
         if position > end:
             raise InvalidCommand(f"({group:04X},{number:04X}) is longer than its command set")
         if group == 0:
-            values[number] = data[value:position]
-    return values
+            yield number, value, position
 
 
 def _decode_value(number: int, vr: str, value: bytes) -> Any:
