@@ -25,8 +25,8 @@ from zope.interface import implementer
 
 from dicomnode import events
 from dicomnode.commits import GroupCommit, IStorageReactor, Sync
-from dicomnode.interfaces import IInstanceWriter, Instance, IStorage
-from dicomnode.layout import FLAT, Layout
+from dicomnode.interfaces import IImmediateStorage, IInstanceWriter, Instance
+from dicomnode.layout import FLAT, Layout, flat
 from dicomnode.part10 import part10_header
 from dicomnode.partfile import Kept, OnDuplicate, PartFile
 
@@ -54,7 +54,7 @@ _T = TypeVar("_T")
 default_name = Layout(FLAT)
 
 
-@implementer(IStorage)
+@implementer(IImmediateStorage)
 class FileStorage:
     """Keeps each instance as a DICOM file in a directory.
 
@@ -96,6 +96,8 @@ class FileStorage:
         self.commits = None if sync is Sync.NONE else GroupCommit(reactor, pool, full=sync is Sync.FULL)
         self._on_duplicate = on_duplicate
         self._reserve = reserve
+        # Who overrides how one is opened means every instance.
+        self._keeps = self.commits is None and type(self).open is FileStorage.open
 
     @property
     def slow(self) -> bool:
@@ -115,14 +117,46 @@ class FileStorage:
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
         """Nothing touches the disk before the first fragment does."""
-        file = PartFile(
+        return succeed(FileWriter(self, instance, self._file(instance)))
+
+    @property
+    def immediate(self) -> bool:
+        """Is nothing synced, and the disk quick?"""
+        return self._keeps and not self.slow_at(self.reactor.seconds())
+
+    def keep(self, instance: Instance, data_set: Sequence[bytes | memoryview]) -> None:
+        file = self._file(instance)
+        began = self.reactor.seconds()
+        try:
+            if not self.by_default:
+                file.name = self.name(instance)
+            kept = file.keep_whole(data_set)
+        except Exception as error:
+            file.discard()
+            if isinstance(error, OSError):
+                self.tell_of_failure(instance, file, error)
+            raise
+        self.took(self.reactor.seconds() - began)
+        if self.tells_of_kept:
+            self.tell_of_kept(instance, kept)
+
+    def tell_of_kept(self, instance: Instance, kept: Kept) -> None:
+        if self.tells_of_kept:
+            self.observe(
+                events.InstanceKept(instance.association, instance, kept.name, kept.replaced, kept.dropped)
+            )
+
+    def tell_of_failure(self, instance: Instance, file: PartFile, error: OSError) -> None:
+        self.observe(events.InstanceNotKept(instance.association, instance, file.name, self.directory, error))
+
+    def _file(self, instance: Instance) -> PartFile:
+        return PartFile(
             self.directory,
-            default_name(instance),
+            flat(instance),
             part10_header(instance),
             reserve=self._reserve,
             on_duplicate=self._on_duplicate,
         )
-        return succeed(FileWriter(self, instance, file))
 
 
 @implementer(IInstanceWriter)
@@ -277,12 +311,7 @@ class FileWriter:
 
     def _kept(self, kept: Kept) -> None:
         self.kept = kept
-        if self._storage.tells_of_kept:
-            instance = self._instance
-            event = events.InstanceKept(
-                instance.association, instance, kept.name, kept.replaced, kept.dropped
-            )
-            self._storage.observe(event)
+        self._storage.tell_of_kept(self._instance, kept)
 
     def _not_kept(self, failure: Failure) -> Deferred[None]:
         return self._failed(failure.value).addCallback(lambda _: failure)
@@ -291,12 +320,8 @@ class FileWriter:
         """Write no more, and leave nothing behind; then comes what waits for the end."""
         self._error = error
         self._waiting = []
-        instance = self._instance
         if isinstance(error, OSError):  # else it is a bug: commit fails with it, and that is told
-            directory = self._storage.directory
-            self._storage.observe(
-                events.InstanceNotKept(instance.association, instance, self._file.name, directory, error)
-            )
+            self._storage.tell_of_failure(self._instance, self._file, error)
         discarded = self._run(self._file.discard).addCallback(lambda _: self._next())
         if self._producer is not None:
             self._producer.stopProducing()

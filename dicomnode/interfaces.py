@@ -207,6 +207,18 @@ class IStorage(Interface):
         """
 
 
+class IImmediateStorage(IStorage):
+    """A storage that can keep an instance at one stretch, where its data set has come as a whole.
+
+    Small ones do. They then need no writer, no producer and no Deferred, which cost more than to keep them.
+    """
+
+    immediate: bool = Attribute("Can it now, without waiting for anything? Else it is asked to open.")
+
+    def keep(instance: Instance, data_set: Sequence[bytes | memoryview]) -> None:
+        """Keep an instance as a writer's commit does, before returning; raise as that fails."""
+
+
 class IService(Interface):
     """Performs the operations of some SOP Classes."""
 

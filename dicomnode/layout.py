@@ -58,6 +58,11 @@ FIELDS: dict[str, Callable[[Instance], str | None]] = {
 }
 
 
+def flat(instance: Instance) -> str:
+    """Return what :data:`FLAT` makes of an instance: each part file is called after it."""
+    return f"{file_name_prefix(instance.sop_class_uid)}.{safe(instance.sop_instance_uid)}"
+
+
 class Layout:
     """Gives instances their names.
 

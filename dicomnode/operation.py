@@ -51,7 +51,6 @@ class Operation:
     arrived, the rest of that is received and dropped, and then the response is sent.
 
     :param performer: the association's other half: what it does for its operations.
-    :param whole: the data set, where all of it has come with the request.
     """
 
     octets = 0  #: of the data set, so far
@@ -81,6 +80,8 @@ class Operation:
         self.arriving = has_data_set and whole is None  #: is its data set still arriving?
         self._performer = performer
         self._fragments = whole or []  # of this read
+        #: the data set, where all of it has come with the request: then it need not be delivered
+        self.whole = whole
         if whole:
             self.octets = sum(map(len, whole))
 

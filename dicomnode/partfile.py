@@ -30,6 +30,8 @@ BESIDE = "~"
 
 _PART = re.compile(r"\..+\.[0-9]+-[0-9]+\.part")
 
+_NO_FOLLOW = os.access in os.supports_follow_symlinks
+
 #: What ``os.link`` fails with where there are no hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
@@ -89,11 +91,7 @@ class PartFile:
         if self._descriptor < 0:
             self._open()
             buffers = [self._header, *buffers]
-        if len(buffers) <= BUFFERS:
-            self._write(buffers)
-            return
-        for start in range(0, len(buffers), BUFFERS):
-            self._write(buffers[start : start + BUFFERS])
+        self._write(buffers)
 
     def sync(self) -> None:
         """Bring what was written to stable storage."""
@@ -125,9 +123,26 @@ class PartFile:
             raise OperationFailed(Status.DUPLICATE_SOP_INSTANCE, "the instance is there already")
         return kept
 
+    def keep_whole(self, buffers: Sequence[bytes | memoryview]) -> Kept:
+        """Write all of it and give it its name, at one stretch: as :meth:`write` and :meth:`keep` do.
+
+        It is not locked, for it is a part file for some microseconds. If someone takes it for what a dead
+        process has left, and removes it, it is written once more.
+        """
+        buffers = [self._header, *buffers]
+        try:
+            self._open(locked=False)
+            self._write(buffers)
+            return self.keep()
+        except FileNotFoundError:
+            self.discard()
+            self._open()
+            self._write(buffers)
+            return self.keep()
+
     def _give_name(self, final: str) -> Kept:
         if self._on_duplicate is OnDuplicate.REPLACE:
-            existed = os.path.lexists(final)
+            existed = _exists(final)
             os.replace(self._part, final)
             self._part = ""
             return Kept(self.name, replaced=existed)
@@ -151,7 +166,7 @@ class PartFile:
             with suppress(OSError):
                 os.unlink(part)
 
-    def _open(self) -> None:
+    def _open(self, *, locked: bool = True) -> None:
         if self._reserve:
             space = os.statvfs(self._root)
             if space.f_bavail * space.f_frsize < self._reserve:
@@ -164,11 +179,15 @@ class PartFile:
             except FileExistsError:
                 continue  # left by a dead process, or another machine's
             self._part, self._descriptor = part, descriptor  # from here on, discard knows of it
-            if _lock(descriptor) is False or not os.fstat(descriptor).st_nlink:
+            if locked and (_lock(descriptor) is False or not os.fstat(descriptor).st_nlink):
                 self._part, self._descriptor = "", -1
                 os.close(descriptor)  # someone who removes parts was between the open and the lock
 
     def _write(self, buffers: Sequence[bytes | memoryview]) -> None:
+        if len(buffers) > BUFFERS:
+            for start in range(0, len(buffers), BUFFERS):
+                self._write(buffers[start : start + BUFFERS])
+            return
         left = sum(map(len, buffers))
         while True:
             written = os.writev(self._descriptor, buffers)
@@ -222,6 +241,11 @@ def remove_dead_parts(root: str) -> Iterator[str]:
                     yield name
             finally:
                 os.close(descriptor)
+
+
+def _exists(path: str) -> bool:
+    """Is there anything of that name? Mostly not, and ``os.path.lexists`` costs an exception then."""
+    return os.access(path, os.F_OK, follow_symlinks=False) if _NO_FOLLOW else os.path.lexists(path)
 
 
 def _lock(descriptor: int) -> bool | None:

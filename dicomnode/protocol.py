@@ -99,10 +99,11 @@ class AssociationProtocol(Protocol):
         if trace:
             association.trace = self._stepped
         self._establishment = Establishment(self, self, association, partial(consider, self), request)
-        self._unread: deque[bytes] = deque()
+        self._unread: deque[bytes | memoryview] = deque()
         self._indications: Iterator[core.Indication] = iter(())
         self._ahead: core.Indication | None = None  # the next of them, where that has been looked at
         self._reading = False
+        self._at_rest = True  # has all that came been read, as far as it goes?
         self._next_turn: IDelayedCall | None = None
         self._operations: dict[Operation, float] = {}  # to when they began
         self._performs = OPERATIONS
@@ -205,9 +206,12 @@ class AssociationProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         began = self._clock.seconds()
-        self._silence.heard(len(data))
-        self._unread.append(data)
-        self.read_on()
+        self._silence.octets += len(data)
+        if self._at_rest:
+            self._read_at_once(data)
+        else:
+            self._unread.append(data)
+            self.read_on()
         self._wire.took(self._clock.seconds() - began)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -237,23 +241,89 @@ class AssociationProtocol(Protocol):
 
     # Reading
 
-    def read_on(self) -> None:
-        """Read what has arrived, as far as there is someone to take it."""
+    def read_on(self, work: int = 0) -> None:
+        """Read what has arrived, as far as there is someone to take it.
+
+        :param work: what was done already of the work of a turn.
+        """
         if self._reading:
             return
         if self._next_turn is None:
             self._reading = True
             try:
-                self._read()
+                self._read(work)
             except Exception:
-                self.unexpected(Failure(), "reading")  # type: ignore[no-untyped-call]
-                self._abort("an internal error")
+                self._reading_failed()
             finally:
                 self._reading = False
         self.pump()
 
-    def _read(self) -> None:
+    def _reading_failed(self) -> None:
+        self.unexpected(Failure(), "reading")  # type: ignore[no-untyped-call]
+        self._abort("an internal error")
+
+    def _read_at_once(self, data: bytes) -> None:
+        """Read what came while all before it was read: mostly a message, or more of a data set.
+
+        These are taken as a whole, for a fraction of what it costs to have them indicated one by one.
+        Anything else, and what is behind them, is read as what waits is.
+        """
+        self._at_rest = False
+        self._reading = True
+        rest: bytes | memoryview = data
         work = 0
+        more_to_come = False
+        arriving = self._arriving
+        try:
+            if arriving is None:
+                message = self._core.receive_message(data)
+                if message is not None:
+                    received, fragments, rest = message
+                    work = self._take_message(received, fragments)
+            elif not arriving.awaits_consumer:
+                taken = self._core.receive_fragments(data)
+                if taken is not None:
+                    fragments, rest = taken
+                    work = fragments.pdvs
+                    more_to_come = not fragments.is_last
+                    self._fragments(fragments)
+                    arriving.flush()
+        except Exception:
+            self._reading_failed()
+        finally:
+            self._reading = False
+        if rest:
+            self._unread.appendleft(rest)
+        if not work or self._unread or self._ahead is not None:
+            self.read_on(work)
+            return
+        self._at_rest = True
+        if more_to_come and not (self._core.waits_to_send or self._observer_failed):
+            self._silence.went_on()
+        else:
+            self.pump()
+
+    def _take_message(self, message: core.MessageReceived, fragments: core.DataSetFragments | None) -> int:
+        """Take a message, with what has come of its data set. Return its work; 0: it is yet to be done."""
+        command = message.command
+        if not isinstance(command, Request) or self._is_surplus(command):
+            self._indications = iter((message,) if fragments is None else (message, fragments))
+            return 0
+        if fragments is None or fragments.is_last:
+            self._message_received(message, fragments)
+            return MESSAGE_WORK + (0 if fragments is None else fragments.pdvs)
+        self._message_received(message, None)
+        operation = self._arriving  # None: the association is over
+        if operation is not None and fragments.data:
+            if operation.awaits_consumer:
+                self._ahead = fragments
+            else:
+                self._fragments(fragments)
+                operation.flush()
+        return MESSAGE_WORK + fragments.pdvs
+
+    def _read(self, work: int) -> None:
+        self._at_rest = False
         while True:
             if work >= TURN:
                 self._gate.hold()
@@ -272,6 +342,7 @@ class AssociationProtocol(Protocol):
                 self.resume(self)
                 if self._unread:  # resuming has brought more
                     continue
+                self._at_rest = True
                 break
             self._ahead = None
             if isinstance(indication, core.DataSetFragments):
@@ -456,8 +527,10 @@ class AssociationProtocol(Protocol):
         data_set = None if whole is None else whole.data
         operation = Operation(self, self, message.context, command, message.has_data_set, data_set)
         others = self._operations
-        in_use = bool(others) and any(other.request.message_id == command.message_id for other in others)
-        too_many = len(others) >= self._performs
+        in_use = too_many = False
+        if others:
+            in_use = any(other.request.message_id == command.message_id for other in others)
+            too_many = len(others) >= self._performs
         others[operation] = self._clock.seconds()
         if operation.arriving:
             self._arriving = operation

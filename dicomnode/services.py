@@ -21,6 +21,7 @@ from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import (
     ICommonExtendedNegotiation,
     IExtendedNegotiation,
+    IImmediateStorage,
     IInstanceWriter,
     Instance,
     IOperation,
@@ -140,6 +141,9 @@ class Storage:
         self._check = check
         self._consider = consider
         self._walk = walk or check or consider is not None
+        # Who considers an instance may take his time.
+        immediate = consider is None and IImmediateStorage.providedBy(storage)
+        self._immediate = cast(IImmediateStorage, storage) if immediate else None
         self._support = None if isinstance(storage, Discard) else support
         self._transfer_syntaxes = syntaxes = tuple(transfer_syntaxes)
         self._takes_all = not uids.STORAGE_SOP_CLASSES.keys() - set(sop_classes)
@@ -164,6 +168,11 @@ class Storage:
         self._judge(operation)
         walk = Walk(operation.context.transfer_syntax) if self._walk else None
         instance = Instance.of(operation, walk)
+        if self._immediate is not None and self._immediate.immediate:
+            data_set: Sequence[memoryview] | None = getattr(operation, "whole", None)
+            if data_set is not None and not (walk is not None and walk.deflated):
+                self._keep(operation, instance, data_set)
+                return Status.SUCCESS
         opening = deferred_of(self._storage.open, instance)
         writer = cast(IInstanceWriter, opening.result) if _settled(opening) else await _not_lost(opening)
         if self._max_instance_size:
@@ -179,9 +188,7 @@ class Storage:
                 if (walked := walking.finished()) is not None:
                     await walked
                 if self._check and not walking.stopped:  # else it has not seen all, and commit says why
-                    _compare(walk, operation)
-                    if walk.doubt is not None:
-                        self._observe(events.Doubted(operation.association, operation, walk.doubt))
+                    self._compare(walk, operation)
         except Exception:  # CancelledError is one, too
             await kept_on(deferred_of(writer.abort))
             raise
@@ -194,6 +201,31 @@ class Storage:
             status = await committing  # what is still being considered need not be any more
         return Status.SUCCESS if status is None else _stored(status)
 
+    def _keep(self, operation: IOperation, instance: Instance, data_set: Sequence[memoryview]) -> None:
+        """Keep an instance that has come as a whole: what is wrong with it is found before it is begun."""
+        if self._max_instance_size and sum(map(len, data_set)) > self._max_instance_size:
+            raise _too_long(self._max_instance_size)
+        if instance.walk is not None:
+            instance.walk.feed_sequence(data_set)
+            if self._check:
+                self._compare(instance.walk, operation)
+        assert self._immediate is not None
+        self._immediate.keep(instance, data_set)
+
+    def _compare(self, walk: Walk, operation: IOperation) -> None:
+        """Refuse a data set that is not whole, or another instance's than its command says."""
+        walk.end()
+        if not walk.whole:
+            raise OperationFailed(Status.CANNOT_UNDERSTAND, walk.fault or "")
+        request = cast(CStoreRQ, operation.request)
+        if (
+            walk.sop_instance_uid != request.affected_sop_instance_uid
+            or walk.sop_class_uid != request.affected_sop_class_uid
+        ):
+            raise _another(walk, request)
+        if walk.doubt is not None:
+            self._observe(events.Doubted(operation.association, operation, walk.doubt))
+
     def _walking(self, writer: IInstanceWriter, walk: Walk) -> Walking:
         if walk.deflated and self._threads is not None:
             return ThreadedWalking(writer, walk, self._threads)
@@ -204,14 +236,15 @@ class Storage:
         request = operation.request
         if not isinstance(request, CStoreRQ):
             raise OperationFailed(Status.UNRECOGNIZED_OPERATION)
-        if not _UID.fullmatch(request.affected_sop_class_uid):
+        sop_class_uid = request.affected_sop_class_uid
+        if sop_class_uid not in self._known and not _UID.fullmatch(sop_class_uid):
             raise OperationFailed(Status.NO_SUCH_SOP_CLASS, "Affected SOP Class UID is not a UID")
-        if request.affected_sop_class_uid != operation.context.abstract_syntax:
+        if sop_class_uid != operation.context.abstract_syntax:
             why = "SOP Class is not the presentation context's"
             raise OperationFailed(Status.SOP_CLASS_NOT_SUPPORTED, why)
-        if not request.affected_sop_instance_uid:
-            raise OperationFailed(Status.INVALID_ATTRIBUTE_VALUE, "Affected SOP Instance UID is absent")
         if not _UID.fullmatch(request.affected_sop_instance_uid):
+            if not request.affected_sop_instance_uid:
+                raise OperationFailed(Status.INVALID_ATTRIBUTE_VALUE, "Affected SOP Instance UID is absent")
             why = "Affected SOP Instance UID is not a UID"
             raise OperationFailed(Status.INVALID_OBJECT_INSTANCE, why)
         if not operation.has_data_set:
@@ -236,9 +269,12 @@ class _Bounded:
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         self._left -= sum(map(len, data))
         if self._left < 0:
-            why = f"the instance has more than {self._limit} octets"
-            raise OperationFailed(Status.OUT_OF_RESOURCES, why)
+            raise _too_long(self._limit)
         self._writer.writeSequence(data)
+
+
+def _too_long(limit: int) -> OperationFailed:
+    return OperationFailed(Status.OUT_OF_RESOURCES, f"the instance has more than {limit} octets")
 
 
 def _settled(deferred: Deferred[Any]) -> bool:
@@ -260,24 +296,17 @@ def _stored(status: int) -> int:
     return status
 
 
-def _compare(walk: Walk, operation: IOperation) -> None:
-    """Refuse a data set that is not whole, or another instance's than its command says."""
-    request = operation.request
-    assert isinstance(request, CStoreRQ)
-    walk.end()
-    if not walk.whole:
-        raise OperationFailed(Status.CANNOT_UNDERSTAND, walk.fault or "")
-    for name, said, found in (
-        ("SOP Class", request.affected_sop_class_uid, walk.sop_class_uid),
-        ("SOP Instance", request.affected_sop_instance_uid, walk.sop_instance_uid),
-    ):
-        if not found:
-            raise OperationFailed(Status.CANNOT_UNDERSTAND, f"the data set has no {name} UID")
-        if found != said:
-            # What is no UID may be anything, and is not repeated.
-            another = f"{name} {found}, not {said}"
-            why = another if _UID.fullmatch(found) else f"{name} UID of the data set is not a UID"
-            raise OperationFailed(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
+def _another(walk: Walk, request: CStoreRQ) -> OperationFailed:
+    """Say what is wrong with a data set that is not of the instance which its command names."""
+    name, said, found = "SOP Class", request.affected_sop_class_uid, walk.sop_class_uid
+    if found == said:
+        name, said, found = "SOP Instance", request.affected_sop_instance_uid, walk.sop_instance_uid
+    if not found:
+        return OperationFailed(Status.CANNOT_UNDERSTAND, f"the data set has no {name} UID")
+    # What is no UID may be anything, and is not repeated.
+    another = f"{name} {found}, not {said}"
+    why = another if _UID.fullmatch(found) else f"{name} UID of the data set is not a UID"
+    return OperationFailed(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, why)
 
 
 @implementer(IStorage)

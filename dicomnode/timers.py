@@ -38,6 +38,7 @@ class Timer:
         self._clock = clock
         self._expired = expired
         self._awaited: Hashable = None
+        self._seconds = 0.0
         self._call: IDelayedCall | None = None
         self._due = False
 
@@ -49,6 +50,7 @@ class Timer:
         if awaited == self._awaited and not again:
             return False
         self._awaited = awaited
+        self._seconds = seconds
         self._due = False
         if self._call is not None and self._call.active():
             if seconds:
@@ -57,6 +59,12 @@ class Timer:
             self._call.cancel()
         self._call = self._clock.callLater(seconds, self._expire) if seconds else None
         return True
+
+    def again(self) -> None:
+        """Wait as long again for what is awaited."""
+        self._due = False
+        if self._call is not None and self._call.active():
+            self._call.reset(self._seconds)
 
     def _expire(self) -> None:
         if self._due:
@@ -74,16 +82,18 @@ class Silence:
 
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         self._timer = Timer(clock, expired)
-        self.octets = 0  #: that have come since it was started
-
-    def heard(self, octets: int) -> None:
-        """The peer has said something."""
-        self.octets += octets
+        self.octets = 0  #: that have come since it was started: whoever hears them adds them
 
     def came_on(self) -> None:
         """What the peer has said is a whole message, however short."""
         if self.octets < MIN_PROGRESS:
             self.octets = MIN_PROGRESS
+
+    def went_on(self) -> None:
+        """Let the peer be silent for as long again, if it has said enough: it does what is awaited."""
+        if self.octets >= MIN_PROGRESS:
+            self._timer.again()
+            self.octets = 0
 
     def allow(self, seconds: float, awaited: Hashable) -> None:
         """Let the peer be silent for so long while it is awaited to do something; 0 is for ever.

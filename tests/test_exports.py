@@ -14,7 +14,8 @@ PACKAGE = """
     AcceptAny Acceptor All AssociationAborted AssociationLost AssociationProtocol AssociationRejected
     AssociationReleased AssociationTimedOut CalledAETitle CallingAETitle CertificateSubject
     ContextNotAccepted DicomNodeError Discard FileStorage IAssociation IAssociationPolicy
-    ICertificatePolicy ICommonExtendedNegotiation IExtendedNegotiation IInstanceWriter IOperation
+    ICertificatePolicy ICommonExtendedNegotiation IExtendedNegotiation IImmediateStorage
+    IInstanceWriter IOperation
     IRoleSelection IService IStorage IUser Instance InvalidFile Limits LocalProtocolError Node OperationFailed
     PeerAddress Pipe PolicyFile ServiceUser Status Storage StorageSupport Timeouts TooManyContexts
     Verification __version__ associate events plan
@@ -72,8 +73,8 @@ MODULES = {
     "implementation": "IMPLEMENTATION_CLASS_UID IMPLEMENTATION_VERSION_NAME __version__",
     "interfaces": """
         Body IAssociation IAssociationPolicy ICertificatePolicy ICommonExtendedNegotiation
-        IExtendedNegotiation IInstanceWriter IOperation IReadable IRoleSelection IService IStorage IUser
-        Instance OnResponse Progress
+        IExtendedNegotiation IImmediateStorage IInstanceWriter IOperation IReadable IRoleSelection IService
+        IStorage IUser Instance OnResponse Progress
     """,
     "layout": "FIELDS FLAT Layout safe",
     "ledger": "Ledger Page SharedSlots",

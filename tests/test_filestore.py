@@ -15,12 +15,22 @@ from dicomnode.acceptor import Acceptor
 from dicomnode.commits import STALLED, Sync
 from dicomnode.contracts import InstanceWriterContract
 from dicomnode.core.command import CStoreRQ
+from dicomnode.errors import OperationFailed
 from dicomnode.events import InstanceKept, InstanceNotKept
-from dicomnode.filestore import HIGH_WATER, LOW_WATER, OVERHEAD, QUICK_JOBS, SLOW, TRUST, default_name
-from dicomnode.interfaces import Instance, IStorage
+from dicomnode.filestore import (
+    HIGH_WATER,
+    LOW_WATER,
+    OVERHEAD,
+    QUICK_JOBS,
+    SLOW,
+    TRUST,
+    FileStorage,
+    default_name,
+)
+from dicomnode.interfaces import IInstanceWriter, Instance, IStorage
 from dicomnode.layout import Layout
 from dicomnode.part10 import part10_header
-from dicomnode.partfile import OnDuplicate, remove_dead_parts
+from dicomnode.partfile import BUFFERS, OnDuplicate, remove_dead_parts
 from dicomnode.services import Discard, Storage
 from dicomnode.testing import MemoryStorage, Peer
 from tests.files import CT, ERRORS, EXPLICIT_VR_LE, FileStorageCase, Producer, instance
@@ -41,6 +51,119 @@ class FileWriterContractTests(InstanceWriterContract, FileStorageCase):
 
     def leftovers(self) -> Sequence[str]:
         return [name for name in self.files() if name.startswith(".")]
+
+
+class ImmediateTests(FileStorageCase):
+    """An instance that has come as a whole is kept at one stretch."""
+
+    def keep(self, *data: bytes, what: Instance | None = None, **arguments: Any) -> None:
+        storage = self.make_storage(**arguments) if arguments else self.storage
+        self.assertTrue(storage.immediate)
+        storage.keep(what or instance(), data)
+
+    def test_whole(self) -> None:
+        """It is what a writer would have kept, for fewer calls: nobody sees its part file."""
+        self.keep(b"da", b"ta")
+        self.assertEqual(self.files(), ["CT.1.2.3"])
+        self.assertEqual(self.data_set(), b"data")
+        self.assertEqual(self.disk.calls, ["open", "writev", "dup", "close", "replace", "close"])
+        self.assertEqual(
+            self.recorder.events, [InstanceKept(cast(Any, None), instance(), "CT.1.2.3", False, False)]
+        )
+
+    def test_many_fragments(self) -> None:
+        """It may have more fragments than one system call takes."""
+        self.keep(*[b"octets"] * 2 * BUFFERS)
+        self.assertEqual(self.data_set(), b"octets" * 2 * BUFFERS)
+
+    def test_replaces(self) -> None:
+        """Another's place is taken, and that is told."""
+        self.puts("CT.1.2.3")
+        self.keep(b"data")
+        self.assertEqual(self.data_set(), b"data")
+        self.assertEqual(
+            self.recorder.events, [InstanceKept(cast(Any, None), instance(), "CT.1.2.3", True, False)]
+        )
+
+    def test_another_has_the_name(self) -> None:
+        """What is to become of an instance whose name is taken becomes of it."""
+        self.puts("CT.1.2.3")
+        self.keep(b"data", on_duplicate=OnDuplicate.KEEP)
+        self.assertRaises(OperationFailed, self.keep, b"data", on_duplicate=OnDuplicate.REFUSE)
+        self.assertEqual(self.files(), ["CT.1.2.3"])
+        self.keep(b"data", on_duplicate=OnDuplicate.RENAME)
+        self.assertEqual(self.data_set("CT.1.2.3~1"), b"data")
+        self.assertEqual(self.contents(), b"precious")
+
+    def test_layout(self) -> None:
+        """Its name may lead through directories that are not there yet."""
+        for uid in ("1.2.3", "1.2.4"):
+            self.keep(b"data", what=instance(uid), name=Layout("{calling}/{instance}"))
+        self.assertEqual(self.tree(), ["PEER/1.2.3", "PEER/1.2.4"])
+
+    def test_refused(self) -> None:
+        """Whichever call fails, and with what, that is raised and told; only an older copy stays."""
+        for call in ("open", "writev", "dup", "close", "replace"):
+            for code in ERRORS:
+                self.keep(b"good")
+                self.recorder.events.clear()
+                self.disk.breaks(call, code)
+                error = self.assertRaises(OSError, self.keep, b"not so good")
+                self.assertEqual(error.errno, code)
+                (event,) = self.recorder.events
+                self.assertEqual(
+                    event, InstanceNotKept(cast(Any, None), instance(), "CT.1.2.3", self.directory, error)
+                )
+                self.disk.recovers()
+                self.assertEqual(self.files(), ["CT.1.2.3"])
+                self.assertEqual(self.data_set(), b"good")
+
+    def test_no_name(self) -> None:
+        """What cannot be named is not begun."""
+
+        def name(what: Instance) -> str:
+            raise OperationFailed(0xA700, "no name")
+
+        self.assertRaises(OperationFailed, self.keep, b"data", name=name)
+        self.assertEqual((self.files(), self.recorder.events), ([], []))
+
+    def test_taken_for_dead(self) -> None:
+        """A part file that someone removes in between is written once more, and locked."""
+        sweep = self.disk.call
+        swept: list[str] = []
+
+        def call(name: str, *arguments: Any, **keywords: Any) -> Any:
+            if name == "replace" and not swept:
+                swept.extend(remove_dead_parts(self.directory))
+            return sweep(name, *arguments, **keywords)
+
+        self.patch(self.disk, "call", call)
+        self.keep(b"data")
+        self.assertEqual(swept, [f".CT.1.2.3.{os.getpid()}-1.part"])
+        self.assertEqual(self.files(), ["CT.1.2.3"])
+        self.assertEqual(self.data_set(), b"data")
+
+    def test_opened_otherwise(self) -> None:
+        """A storage that opens instances in a way of its own is asked to open each."""
+
+        class Own(FileStorage):
+            def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
+                return super().open(instance)
+
+        own = Own(self.directory, reactor=self.reactor, pool=cast(Any, self.pool), sync=Sync.NONE)
+        self.assertFalse(own.immediate)
+
+    def test_not_immediate(self) -> None:
+        """Where the disk may have to be waited for, an instance is opened, and waited for in a thread."""
+        self.assertFalse(self.make_storage(Sync.FULL).immediate)
+        self.assertFalse(self.make_storage(Sync.FILE).immediate)
+        self.slow()
+        self.assertFalse(self.storage.immediate)
+        self.slow(False)
+        self.assertTrue(self.storage.immediate)
+        self.disk.stalls()
+        self.storage.keep(instance(), [b"data"])
+        self.assertFalse(self.storage.immediate)
 
 
 class SlowFileWriterContractTests(FileWriterContractTests):

@@ -84,7 +84,7 @@ class SilenceTests(SynchronousTestCase):
 
     def hear(self, octets: int, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.silence.heard(octets)
+        self.silence.octets += octets
         self.silence.allow(30, "message")
 
     def test_dribble(self) -> None:

@@ -19,6 +19,7 @@ from dicomnode.core.pdu import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
     ASSOCIATE_RQ,
+    DATA_HEADER,
     INVALID_PDU_PARAMETER_VALUE,
     P_DATA_TF,
     PDUS,
@@ -192,9 +193,20 @@ class Association:
         return self._reader.in_pdu
 
     @property
+    def begun(self) -> bool:
+        """Has either?"""
+        in_message = self._command_set is not None or self._data_set_context is not None
+        return in_message or self._reader.in_pdu
+
+    @property
     def fragment_limit(self) -> int:
         """The octets of a fragment that the peer accepts in one PDV, once there is an association."""
         return self._fragment_limit
+
+    @property
+    def waits_to_send(self) -> bool:
+        """Is there anything that the transport is to write?"""
+        return bool(self._to_send)
 
     def data_to_send(self) -> list[bytes]:
         """Return, and forget, what the transport is to write."""
@@ -221,7 +233,7 @@ class Association:
         """ARTIM has expired: the transport connection is to be closed (AA-2)."""
         self._step(Event.ARTIM_EXPIRED)
 
-    def receive(self, data: bytes) -> Iterator[Indication]:
+    def receive(self, data: bytes | memoryview) -> Iterator[Indication]:
         """Yield what ``data`` indicates, each thing before the next octet is looked at.
 
         So accepting, aborting or releasing in answer to one governs how the next is read.
@@ -249,6 +261,44 @@ class Association:
                 silent += 1
                 if silent % _SILENT == 0:
                     yield MessageContinued(_SILENT)
+
+    def receive_message(
+        self, data: bytes
+    ) -> tuple[MessageReceived, DataSetFragments | None, memoryview] | None:
+        """Return the message with which ``data`` begins, and what there is of its data set; and the rest.
+
+        That is what :meth:`receive` would have yielded, for a fraction of what that costs. Where it is
+        anything but a message as messages come, None is returned, and nothing has been received.
+        """
+        view = memoryview(data)
+        context_id, behind = self._reader.find_command_set(view)
+        context = self.contexts.get(context_id)
+        if context is None or self._command_set is not None:
+            return None
+        try:
+            command, has_data_set = codec.decode(view[DATA_HEADER.size : behind])
+        except InvalidCommand:
+            return None
+        fragments = None
+        if has_data_set:
+            self._data_set_context = self._reader.data_set_context = context.id
+            going_on = self._reader.take_data_set(view, behind)
+            if going_on is not None:
+                behind, fragments = going_on
+                if fragments.is_last:
+                    self._data_set_context = None
+        return MessageReceived(context, command, has_data_set), fragments, view[behind:]
+
+    def receive_fragments(self, data: bytes) -> tuple[DataSetFragments, memoryview] | None:
+        """Return what ``data`` holds of the data set that is awaited, and the rest; None: as above."""
+        view = memoryview(data)
+        taken = self._reader.take_data_set(view)
+        if taken is None:
+            return None
+        behind, fragments = taken
+        if fragments.is_last:
+            self._data_set_context = None
+        return fragments, view[behind:]
 
     def _pdu_header(self, header: PDUHeader) -> Indication | None:
         """Judge a PDU by its type and the state, before its length is waited for."""

@@ -117,7 +117,7 @@ class PDUReader:
         self._body = None
         self._in_pdv = False
 
-    def feed(self, data: bytes) -> Iterator[Item]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Item]:
         """Yield what ``data`` holds, a thing at a time, as it is asked for.
 
         A :class:`PDUHeader` comes before anything of its PDU is looked at: so what is done about it
@@ -126,6 +126,43 @@ class PDUReader:
         """
         view = memoryview(data)
         return self._behind_header(view) if self._header else self._walk(view)
+
+    # What is taken at once, without an iterator: nearly all of what there is to take.
+
+    def find_command_set(self, view: memoryview) -> tuple[int, int]:
+        """Find the command set with which ``view`` begins, if it is whole, and the only PDV of its P-DATA-TF.
+
+        So commands come. Return its presentation context, and where the P-DATA-TF ends: it is taken by
+        whoever goes on from there. Anything else, of which (0, 0) is returned, is for :meth:`feed`.
+        """
+        within = self._pdu_left or self._header or self._skipping or self.data_set_context
+        if within or not self.plain or len(view) < DATA_HEADER.size:
+            return 0, 0
+        pdu_type, room, length, context_id, control = DATA_HEADER.unpack_from(view)
+        behind = HEADER.size + room
+        whole = room == length + 4 and control & 3 == 3 and length >= 2 and behind <= len(view)
+        if whole and pdu_type == P_DATA_TF and room <= (self._max_length or room):
+            return context_id, behind
+        return 0, 0
+
+    def take_data_set(self, view: memoryview, position: int = 0) -> tuple[int, DataSetFragments] | None:
+        """Take what ``view`` holds, from ``position`` on, of the data set that is awaited.
+
+        Return where that ends, and what it is. What is behind is for :meth:`feed`; all of it is where None
+        is returned.
+        """
+        awaited = self.data_set_context
+        if awaited is None or not self.plain or self._header or self._skipping:
+            return None
+        if not self._pdu_left and len(view) - position >= DATA_HEADER.size:
+            pdu_type, room, length, context_id, control = DATA_HEADER.unpack_from(view, position)
+            behind = position + HEADER.size + room
+            whole = room == length + 4 and control & 3 == 2 and length > 2 and behind <= len(view)
+            allowed = pdu_type == P_DATA_TF and room <= (self._max_length or room)
+            if whole and allowed and context_id == awaited:  # all of a data set that is small
+                self.data_set_context = None
+                return behind, DataSetFragments([view[position + DATA_HEADER.size : behind]], True)
+        return self._data_set(view, position, awaited)
 
     def _behind_header(self, view: memoryview) -> Iterator[Item]:
         # What completes the header is copied, and not the whole read.

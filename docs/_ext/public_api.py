@@ -23,7 +23,8 @@ TEXT = Path(__file__).resolve().parent.parent.parent / "tests" / "public_api.txt
 PUBLIC: Mapping[str, str] = {
     "interfaces": """
         Body Decision IAssociation IAssociationPolicy ICertificatePolicy ICommonExtendedNegotiation
-        IExtendedNegotiation IInstanceWriter IOperation IReadable IRoleSelection IService IStorage IUser
+        IExtendedNegotiation IImmediateStorage IInstanceWriter IOperation IReadable IRoleSelection IService
+        IStorage IUser
         Instance OnResponse Progress
     """,
     "acceptor": "Acceptor",

@@ -34,6 +34,7 @@ from dicomnode.core.items import UserInformation
 from dicomnode.core.machine import ACTIONS, ARTIM_STATES, TRANSITIONS, Effect, Event, Role, State
 from dicomnode.core.negotiation import answer
 from dicomnode.core.pdu import (
+    DATA_HEADER,
     HEADER,
     INVALID_PDU_PARAMETER_VALUE,
     PDV_HEADER,
@@ -123,6 +124,8 @@ class End:
         self.core = Association(role, **options)
         self.indicated: list[Indication] = []
         self.sent = b""
+        #: is what comes taken at once, where it can be, and the rest read as it is?
+        self.at_once = False
         #: what this end's user does when it is indicated something
         self.user: Callable[[Indication], None] = lambda indication: None
 
@@ -132,9 +135,28 @@ class End:
 
     def receives(self, *reads: bytes) -> None:
         for data in reads:
-            for indication in self.core.receive(data):
-                self.indicated.append(indication)
-                self.user(indication)
+            rest = self._taken(data) if self.at_once else data
+            for indication in self.core.receive(rest):
+                self._happens(indication)
+
+    def _taken(self, data: bytes) -> bytes | memoryview:
+        message = self.core.receive_message(data)
+        if message is not None:
+            received, fragments, rest = message
+            self._happens(received)
+            if fragments is not None and (fragments.data or fragments.is_last):
+                self._happens(fragments)
+            return rest
+        more = self.core.receive_fragments(data)
+        if more is None:
+            return data
+        if more[0].data or more[0].is_last:
+            self._happens(more[0])
+        return more[1]
+
+    def _happens(self, indication: Indication) -> None:
+        self.indicated.append(indication)
+        self.user(indication)
 
     def collects(self) -> bytes:
         """Return what is to be sent now; ``sent`` remembers it."""
@@ -926,6 +948,75 @@ class MessageTests(AssociationTestCase):
         (aborted,) = self.end.indicated
         assert isinstance(aborted, Aborted)
         self.assertEqual(aborted.why, "ASSOCIATE-AC received in Sta6")
+
+
+class AtOnceTests(MessageTests):
+    """What is taken at once is what is read as it comes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.end.at_once = True
+
+    def test_each_split(self) -> None:
+        """However messages arrive in reads, and are cut into PDVs and PDUs, they are the same."""
+        one = p_data_tf(CT, True, True, self.store_set)
+        for octets in (
+            one + p_data_tf(CT, False, True, b"data set"),
+            one + p_data_tf(CT, False, False, b"data") + p_data_tf(CT, False, True, b" set"),
+            one + pdu(4, pdv(CT, 0, b"data") + pdv(CT, 2, b" set")),
+            one + p_data_tf(CT, False, False, b"data set") + p_data_tf(CT, False, True, b""),
+            one + p_data_tf(CT, False, False, b"") + p_data_tf(CT, False, True, b"data set"),
+        ):
+            octets += message(ECHO, ECHO_RQ)
+            for cut in range(len(octets) + 1):
+                self.end.receives(octets[:cut], octets[cut:])
+                self.assertIndicated(self.end, self.store, (b"data set", True), self.echo)
+                self.assertFalse(self.end.core.begun)
+
+    def test_at_once(self) -> None:
+        """A message that is there, and what is of a data set, leaves nothing to be read as it comes."""
+        octets = message(CT, STORE_RQ, b"data set")
+        for cut in range(octets.index(self.store_set) + len(self.store_set), len(octets) + 1):
+            taken = self.end.core.receive_message(octets[:cut])
+            assert taken is not None
+            rest = bytes(taken[2]) + octets[cut:]
+            self.assertLess(len(taken[2]), DATA_HEADER.size)
+            self.end.receives(rest)
+            self.end.forgets()
+
+    def test_of_another(self) -> None:
+        """What breaks the protocol is not taken, and ends the association as ever."""
+        announced = p_data_tf(CT, True, True, self.store_set)
+        for octets in (
+            p_data_tf(99, True, True, self.store_set),
+            p_data_tf(CT, True, True, b"no command set"),
+            announced + p_data_tf(ECHO, False, True, b"data"),
+            announced + announced,
+            announced + pdu(4, pdv(CT, 2, b"data") + b"\0"),
+            announced + pdu(9, b"data set"),
+            announced + p_data_tf(CT, False, True, bytes(20000)),
+            p_data_tf(CT, True, True, bytes(20000)),
+            p_data_tf(CT, True, False, self.store_set) + announced[:1] + b"\0" * 40,
+        ):
+            expected = established(Role.ACCEPTOR)
+            for end in (expected, self.end):
+                end.receives(octets)
+                end.collects()
+            self.assertEqual(self.end.indicated, expected.indicated, octets[:200])
+            self.assertEqual(self.end.sent, expected.sent)
+            self.end = established(Role.ACCEPTOR)
+            self.end.at_once = True
+
+    def test_not_in_sta6(self) -> None:
+        """Where the machine has something to say of it, nothing is taken."""
+        octets = message(CT, STORE_RQ, b"data set")
+        for role, state in CONNECTED:
+            if state is not State.STA6:
+                end = reach(role, state)
+                self.assertIsNone(end.core.receive_message(octets), state)
+                self.assertIsNone(end.core.receive_fragments(octets), state)
+        traced = established(Role.ACCEPTOR, trace=lambda *step: None)
+        self.assertIsNone(traced.core.receive_message(octets))
 
 
 class SendingTests(AssociationTestCase):
