@@ -29,6 +29,7 @@ from dicomnode.offer import Offer, Served
 from dicomnode.policies import AcceptAny, ask, certificate_of, without
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.timers import Timeouts
+from dicomnode.waiting import begun
 
 
 class Acceptor(Factory):
@@ -161,7 +162,8 @@ class Acceptor(Factory):
     def _closed(self, association: AssociationProtocol) -> None:
         self.associations.discard(association)
         self._slots.free(association)
-        self._not_half_open(association)
+        if association in self._half_open:
+            self._not_half_open(association)
         login = self.logins.pop(association, None)
         if login is not None:
             log_out(login.logout, association)
@@ -174,8 +176,8 @@ class Acceptor(Factory):
 
     def _consider(
         self, served: Served, association: AssociationProtocol, request: AssociateRQ
-    ) -> Deferred[AssociateAC]:
-        return Deferred.fromCoroutine(self._ask(served, association, request))
+    ) -> AssociateAC | Deferred[AssociateAC]:
+        return begun(self._ask(served, association, request))
 
     async def _ask(
         self, served: Served, association: AssociationProtocol, request: AssociateRQ

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from dicomnode import events
@@ -50,25 +51,31 @@ class Establishment:
     :param request: of a requestor: what it asks for.
     """
 
+    _considering: Deferred[AssociateAC] | None = None
+
     def __init__(
         self,
         association: IAssociation,
         host: Host,
         core: Association,
-        consider: Callable[[AssociateRQ], Deferred[AssociateAC]],
+        consider: Callable[[AssociateRQ], AssociateAC | Deferred[AssociateAC]],
         request: AssociateRQ | None,
     ) -> None:
-        #: Of a requestor: fires when there is an association, or fails with AssociationRejected, or with how
-        #: it came to none.
-        self.established: Deferred[AssociateAC] = Deferred(self._given_up)
         self._association = association
         self._host = host
         self._core = core
         self._consider = consider
-        self._considering: Deferred[AssociateAC] | None = None
         self._request = request
         if request is not None:
             core.request(request)
+
+    @cached_property
+    def established(self) -> Deferred[AssociateAC]:
+        """Of a requestor: fires when there is an association.
+
+        It fails with AssociationRejected, or with how it came to none.
+        """
+        return Deferred(self._given_up)
 
     def opened(self) -> None:
         """There is a transport connection."""
@@ -114,10 +121,20 @@ class Establishment:
     def requested(self, request: AssociateRQ) -> None:
         """The peer asks for an association."""
         self._introduce(request)
-        self._considering = considering = self._consider(request)
-        considering.addCallbacks(
-            self._accept, self._reject, callbackArgs=(request,), errbackArgs=(request,)
-        ).addErrback(self._not_answered)
+        try:
+            answer = self._consider(request)
+        except Exception:
+            answer = fail()
+        if isinstance(answer, Deferred):
+            self._considering = answer
+            answer.addCallbacks(
+                self._accept, self._reject, callbackArgs=(request,), errbackArgs=(request,)
+            ).addErrback(self._not_answered)
+            return
+        try:
+            self._accept(answer, request)
+        except Exception:
+            self._not_answered(Failure())  # type: ignore[no-untyped-call]
 
     def refused(self, request: AssociateRQ, rejection: AssociateRJ) -> None:
         """The peer's request was refused by the protocol machine."""

@@ -23,6 +23,12 @@ class Gate:
     :param changed: is called whenever a reason came or went.
     """
 
+    unread = False  #: does the peer not read what we write?
+    _held = False
+    _open = True
+    _established = False
+    _outgoing: IPushProducer | None = None
+
     def __init__(
         self, transport: ITransport, *, paused: Callable[[bool], None], changed: Callable[[], None]
     ) -> None:
@@ -30,11 +36,6 @@ class Gate:
         self._paused = paused
         self._changed = changed
         self._reasons: set[object] = set()
-        self._held = False
-        self._open = True
-        self.unread = False  #: does the peer not read what we write?
-        self._established = False
-        self._outgoing: IPushProducer | None = None
         transport.registerProducer(self, True)
 
     @property

@@ -84,10 +84,9 @@ class Slots:
         """The transport connection is gone: its slot, if it had one, is another's."""
         held = self._held.pop(association, None)
         if held is not None:
-            for counts, key in zip((self._hosts, self._ae_titles), held, strict=True):
-                counts[key] -= 1
-                if not counts[key]:
-                    del counts[key]
+            where, ae_title = held
+            _uncount(self._hosts, where)
+            _uncount(self._ae_titles, ae_title)
 
     # What slots that several processes share do otherwise.
 
@@ -111,3 +110,10 @@ class Slots:
         for (where, ae_title), count in Counter(held).most_common(1):
             return f"{ae_title or 'no title'} at {where} ({count})"
         return "others"  # who are gone by now, in another process
+
+
+def _uncount(counts: Counter[str], key: str) -> None:
+    if counts[key] > 1:
+        counts[key] -= 1
+    else:
+        del counts[key]

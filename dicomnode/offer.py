@@ -10,7 +10,7 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from itertools import filterfalse
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from dicomnode.core.items import ExtendedNegotiation, RoleSelection, UserInformation
 from dicomnode.core.negotiation import answer
@@ -128,9 +128,19 @@ class Offer:
                     yield ExtendedNegotiation(uid, octets)
 
 
+class _Chained(ChainMap[str, Sequence[str]]):
+    def get(self, key: str, default: Any = None) -> Any:
+        # ChainMap's own asks each mapping twice, and by exceptions.
+        for contexts in self.maps:
+            found = contexts.get(key)
+            if found is not None:
+                return found
+        return default
+
+
 def _chained(contexts: Iterable[_Contexts]) -> _Contexts:
     # ChainMap asks for mappings that could be changed, and changes only the first, if told to.
-    return ChainMap(*(cast(MutableMapping[str, Sequence[str]], one) for one in contexts))
+    return _Chained(*(cast(MutableMapping[str, Sequence[str]], one) for one in contexts))
 
 
 def _agreed(request: AssociateRQ, accepted: AssociateAC) -> dict[str, set[str]]:

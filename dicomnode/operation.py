@@ -6,11 +6,9 @@ the service that performs it.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from contextvars import Context, copy_context
-from functools import partial
+from collections.abc import Sequence
 from types import CoroutineType
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
@@ -21,6 +19,7 @@ from dicomnode.core.command import Request, Response, Status, respond
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import IAssociation, IInstanceWriter, IOperation, IService
+from dicomnode.waiting import begun
 
 #: More fragments than ``MANY``, of less than ``SMALL`` octets on average, are handed on as one: what is
 #: done for each costs more than copying it.
@@ -134,7 +133,7 @@ class Operation:
         try:
             performing = service.perform(self)
             if not self.arriving and type(performing) is CoroutineType:
-                performing = _begun(performing)
+                performing = begun(performing)
         except Exception:
             self._ended(Failure())  # type: ignore[no-untyped-call]
             return
@@ -268,30 +267,6 @@ class Operation:
             self._drop()
         else:
             self._performer.answer(self, response)
-
-
-def _begun(coroutine: Coroutine[Any, Any, int]) -> int | Deferred[int]:
-    """Run a coroutine as far as it goes: one that has nothing to wait for costs no Deferred."""
-    context = copy_context()
-    try:
-        awaited = context.run(coroutine.send, None)
-    except StopIteration as ended:
-        return cast(int, ended.value)
-    return Deferred.fromCoroutine(_go_on(coroutine, awaited, context))
-
-
-async def _go_on(coroutine: Coroutine[Any, Any, int], awaited: Any, context: Context) -> int:
-    while True:
-        try:
-            result = await awaited
-        except BaseException as error:
-            step = partial(coroutine.throw, error)
-        else:
-            step = partial(coroutine.send, result)
-        try:
-            awaited = context.run(step)
-        except StopIteration as ended:
-            return cast(int, ended.value)
 
 
 @implementer(IConsumer)

@@ -162,9 +162,12 @@ async def ask(
     """
     consider: Callable[..., Any] = policy.consider
     if ICertificatePolicy.providedBy(policy):
-        contexts = await maybeDeferred(consider, request, peer, certificate)
+        asked = consider(request, peer, certificate)
     else:
-        contexts = await maybeDeferred(consider, request, peer)
+        asked = consider(request, peer)
+    if asked is None:
+        return None
+    contexts = await maybeDeferred(lambda: asked)
     return None if contexts is None else _of(request, contexts)
 
 

@@ -68,13 +68,32 @@ class AssociationProtocol(Protocol):
     :param trace: observe each step of the protocol machine.
     """
 
+    _gate: Gate  # there are these two from when there is a transport
+    _wire: Wire
+    _ahead: core.Indication | None = None  # the next of them, where that has been looked at
+    _reading = False
+    _at_rest = True  # has all that came been read, as far as it goes?
+    _next_turn: IDelayedCall | None = None
+    _performs = OPERATIONS
+    _arriving: Operation | None = None
+    _invocations: Invocations | None = None  # it has none that has never invoked anything
+    _releasing: Deferred[None] | None = None
+    _release_due = False  # once what was invoked is answered
+    _state = State.STA1  # for which ARTIM was set
+    _draining = False
+    _observer_failed = False
+    _closing = False
+    _how = "never"
+    _began = 0.0
+    _closed = False
+
     def __init__(
         self,
         association: core.Association,
         *,
         clock: IReactorTime,
         service_for: Callable[[str], IService | None],
-        consider: Callable[[AssociationProtocol, AssociateRQ], Deferred[AssociateAC]] = nobody,
+        consider: Callable[[AssociationProtocol, AssociateRQ], AssociateAC | Deferred[AssociateAC]] = nobody,
         request: AssociateRQ | None = None,
         closed: Callable[[AssociationProtocol], None],
         timeouts: Timeouts = Timeouts(),
@@ -86,8 +105,6 @@ class AssociationProtocol(Protocol):
         self.calling_ae_title = ""
         self.called_ae_title = ""
         self._core = association
-        self._gate: Gate  # there are these two from when there is a transport
-        self._wire: Wire
         self._clock = clock
         self._service_for = service_for
         self._on_closed = closed
@@ -101,26 +118,10 @@ class AssociationProtocol(Protocol):
         self._establishment = Establishment(self, self, association, partial(consider, self), request)
         self._unread: deque[bytes | memoryview] = deque()
         self._indications: Iterator[core.Indication] = iter(())
-        self._ahead: core.Indication | None = None  # the next of them, where that has been looked at
-        self._reading = False
-        self._at_rest = True  # has all that came been read, as far as it goes?
-        self._next_turn: IDelayedCall | None = None
         self._operations: dict[Operation, float] = {}  # to when they began
-        self._performs = OPERATIONS
-        self._arriving: Operation | None = None
-        self._invocations: Invocations | None = None  # it has none that has never invoked anything
-        self._releasing: Deferred[None] | None = None
-        self._release_due = False  # once what was invoked is answered
         self._ended = Once()
         self._artim = Timer(clock, self._artim_expired)
         self._silence = Silence(clock, self._silent)
-        self._state = State.STA1  # for which ARTIM was set
-        self._draining = False
-        self._observer_failed = False
-        self._closing = False
-        self._how = "never"
-        self._began = 0.0
-        self._closed = False
 
     @property
     def _transport(self) -> ITransport:
@@ -198,8 +199,9 @@ class AssociationProtocol(Protocol):
 
     def connectionMade(self) -> None:
         self._began = self._clock.seconds()
-        self._wire = Wire(self._transport)
-        self._gate = Gate(self._transport, paused=self._paused, changed=self._set_silence)
+        transport = self._transport
+        self._wire = Wire(transport)
+        self._gate = Gate(transport, paused=self._paused, changed=self._set_silence)
         self._core.transport_opened()
         self._establishment.opened()
         self.pump()
@@ -230,8 +232,8 @@ class AssociationProtocol(Protocol):
             else AssociationLost(f"the transport connection was closed: {reason.getErrorMessage()}")
         )
         self._closing = False
-        self._set_artim(again=True)
-        self._set_silence()
+        self._artim.stop()
+        self._silence.stop()
         seconds = self._clock.seconds() - self._began
         self.tell(events.AssociationEnded(self, self._how, seconds, truncated))
         self._on_closed(self)

@@ -34,13 +34,14 @@ class Timeouts:
 class Timer:
     """Runs from when what is awaited changes. What is awaited still does not start it anew."""
 
+    _awaited: Hashable = None
+    _seconds = 0.0
+    _call: IDelayedCall | None = None  # to come
+    _due = False
+
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         self._clock = clock
         self._expired = expired
-        self._awaited: Hashable = None
-        self._seconds = 0.0
-        self._call: IDelayedCall | None = None
-        self._due = False
 
     def wait(self, seconds: float, awaited: Hashable, *, again: bool = False) -> bool:
         """Wait so long for ``awaited``; 0 is for ever. Return whether the timer was started, or stopped.
@@ -52,19 +53,28 @@ class Timer:
         self._awaited = awaited
         self._seconds = seconds
         self._due = False
-        if self._call is not None and self._call.active():
-            if seconds:
-                self._call.reset(seconds)
-                return True
-            self._call.cancel()
-        self._call = self._clock.callLater(seconds, self._expire) if seconds else None
+        call = self._call
+        if call is None:
+            self._call = self._clock.callLater(seconds, self._expire) if seconds else None
+        elif seconds:
+            call.reset(seconds)
+        else:
+            call.cancel()
+            self._call = None
         return True
 
     def again(self) -> None:
         """Wait as long again for what is awaited."""
         self._due = False
-        if self._call is not None and self._call.active():
+        if self._call is not None:
             self._call.reset(self._seconds)
+
+    def stop(self) -> None:
+        """Wait for nothing."""
+        self._awaited = None
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     def _expire(self) -> None:
         if self._due:
@@ -80,9 +90,10 @@ class Timer:
 class Silence:
     """Runs while the peer says nothing, or next to nothing: see :data:`MIN_PROGRESS`."""
 
+    octets = 0  #: that have come since it was started: who hears them adds them
+
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         self._timer = Timer(clock, expired)
-        self.octets = 0  #: that have come since it was started: whoever hears them adds them
 
     def came_on(self) -> None:
         """What the peer has said is a whole message, however short."""
@@ -102,3 +113,7 @@ class Silence:
         """
         if self._timer.wait(seconds, awaited, again=self.octets >= MIN_PROGRESS):
             self.octets = 0
+
+    def stop(self) -> None:
+        """The peer need not say anything any more."""
+        self._timer.stop()

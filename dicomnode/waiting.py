@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
@@ -54,12 +56,37 @@ def _bug(result: object) -> Failure | None:
     return result if bug else None  # type: ignore[return-value]
 
 
+def begun(coroutine: Coroutine[Any, Any, _T]) -> _T | Deferred[_T]:
+    """Run a coroutine as far as it goes: one that has nothing to wait for costs no Deferred."""
+    context = copy_context()
+    try:
+        awaited = context.run(coroutine.send, None)
+    except StopIteration as ended:
+        return cast(_T, ended.value)
+    return Deferred.fromCoroutine(_go_on(coroutine, awaited, context))
+
+
+async def _go_on(coroutine: Coroutine[Any, Any, _T], awaited: Any, context: Context) -> _T:
+    while True:
+        try:
+            result = await awaited
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, result)
+        try:
+            awaited = context.run(step)
+        except StopIteration as ended:
+            return cast(_T, ended.value)
+
+
 class Once:
     """What happens once: any number may wait for it, before and after."""
 
+    error: Exception | None = None  #: how, where it was not well
+    _happened = False
+
     def __init__(self) -> None:
-        self.error: Exception | None = None  #: how, where it was not well
-        self._happened = False
         self._waiting: list[Deferred[None]] = []
 
     def wait(self) -> Deferred[None]:

@@ -39,9 +39,9 @@ MAY_IMPORT = {
     "part10": "errors interfaces implementation",
     "reading": "errors part10",
     "sending": "interfaces reading",
-    "operation": "errors core interfaces",
-    "wire": "",
     "waiting": "errors",
+    "operation": "errors core interfaces waiting",
+    "wire": "",
     "gate": "wire",
     "timers": "",
     "invocation": "errors core interfaces events sending gate reading",
@@ -56,7 +56,8 @@ MAY_IMPORT = {
     "policies": "errors core interfaces networks visible",
     "limits": "errors interfaces networks",
     "acceptor": """
-        errors core interfaces events implementation timers protocol identity networks policies limits offer
+        errors core interfaces events implementation timers waiting protocol identity networks policies limits
+        offer
     """,
     "walking": "core interfaces",
     "considering": "interfaces waiting walking",

@@ -69,6 +69,16 @@ class TimerTests(SynchronousTestCase):
         self.clock.advance(3)
         self.assertEqual(self.expired, [3, 6])
 
+    def test_stopped(self) -> None:
+        """Stopped, it leaves nothing with the clock, and can be started for the same again."""
+        self.timer.wait(3, "a")
+        for _ in range(2):
+            self.timer.stop()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertTrue(self.timer.wait(3, "a"))
+        self.clock.advance(3)
+        self.assertEqual(self.expired, [3])
+
 
 class SilenceTests(SynchronousTestCase):
     """Next to nothing is silence."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode.waiting import Once, shielded
+from dicomnode.waiting import Once, begun, shielded
 
 
 class ShieldedTests(SynchronousTestCase):
@@ -55,6 +55,39 @@ class ShieldedTests(SynchronousTestCase):
         self.assertIsInstance(failure, Failure)
         del going, deferred, waiting, one
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class BegunTests(SynchronousTestCase):
+    """A coroutine is run as far as it goes."""
+
+    async def waits_for(self, going: Deferred[int]) -> int:
+        return await going + 1
+
+    def test_at_once(self) -> None:
+        """What has nothing to wait for is done."""
+        self.assertEqual(begun(self.waits_for(succeed(1))), 2)
+
+    def test_raises(self) -> None:
+        """What it raises at once is raised."""
+        self.assertRaises(ValueError, begun, self.waits_for(fail(ValueError("no"))))
+
+    def test_waits(self) -> None:
+        """Of what waits there is a Deferred."""
+        going: Deferred[int] = Deferred()
+        waiting = begun(self.waits_for(going))
+        assert isinstance(waiting, Deferred)
+        self.assertNoResult(waiting)
+        going.callback(1)
+        self.assertEqual(self.successResultOf(waiting), 2)
+
+    def test_cancelled(self) -> None:
+        """Who gives up cancels what is waited for."""
+        going: Deferred[int] = Deferred()
+        waiting = begun(self.waits_for(going))
+        assert isinstance(waiting, Deferred)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertTrue(going.called)
 
 
 class OnceTests(SynchronousTestCase):

@@ -55,6 +55,7 @@ _EVENT_OF = {
 #: ``effect & Effect.INDICATE`` costs what the whole of a step does.
 _INDICATING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.INDICATE)
 _ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.ABORT)
+_P_ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.P_ABORT)
 
 #: PDVs, and headers of PDUs, that indicate nothing: so many are looked at before that is said.
 _SILENT = 64
@@ -226,7 +227,7 @@ class Association:
 
     def transport_closed(self) -> Iterator[Indication]:
         """The transport connection is gone. Yields :class:`Aborted` if an association went with it."""
-        if self.state is not State.STA1 and self._step(Event.TRANSPORT_CLOSED) & Effect.P_ABORT:
+        if self.state is not State.STA1 and self._step(Event.TRANSPORT_CLOSED) in _P_ABORTING:
             yield Aborted(SERVICE_PROVIDER, 0, by_peer=False, why="the transport connection was closed")
 
     def artim_expired(self) -> None:
@@ -393,7 +394,7 @@ class Association:
         """Play an event by which they broke the protocol."""
         before = self.state
         effect = self._step(event, reason)
-        if effect & Effect.P_ABORT:
+        if effect in _P_ABORTING:
             return Aborted(SERVICE_PROVIDER, reason, by_peer=False, why=why)
         if effect in _ABORTING and before is not State.STA13:
             return Aborted(SERVICE_USER, 0, by_peer=False, why=why)
@@ -467,17 +468,18 @@ class Association:
     def _step(self, event: Event, reason: int = 0) -> Effect:
         before = self.state
         try:
-            action, effect, self.state = step(before, event, self.role)
+            action, effect, following = step(before, event, self.role)
         except KeyError:
             raise LocalProtocolError(f"{event.name} in {before.name.title()}") from None
+        self.state = following
         if self.trace is not None:
-            self.trace(before, event, action, self.state)
+            self.trace(before, event, action, following)
         # Of P-DATA-TF in Sta6 (DT-2) nobody needs to know, but who traces.
-        self._reader.plain = self.state is State.STA6 and self.trace is None
+        self._reader.plain = following is State.STA6 and self.trace is None
         if effect in _ABORTING:
             abort = Abort() if action == "AA-1" else Abort(SERVICE_PROVIDER, reason)
             self._to_send.append(abort.encode())
-        if self.state is State.STA13:
+        if following is State.STA13:
             self._reader.skip()
             self._command_set = None
             self._data_set_context = self._reader.data_set_context = None

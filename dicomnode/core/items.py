@@ -179,9 +179,16 @@ class UserInformation:
     user_identity: UserIdentity | None = None
     #: of an A-ASSOCIATE-AC; it may be a Kerberos ticket or a SAML response
     user_identity_response: bytes | None = field(default=None, repr=False)
+    #: An acceptor says the same to everyone. What another is made of (``replace``) does not have it.
+    _encoded: bytes = field(default=b"", init=False, compare=False, repr=False)
 
     def encode(self) -> bytes:
         """Return the sub-items, in ascending order of their types (PS3.7 D.3.3)."""
+        if not self._encoded:
+            object.__setattr__(self, "_encoded", self._encode())  # which does not change what it is
+        return self._encoded
+
+    def _encode(self) -> bytes:
         items: list[tuple[int, bytes]] = []
         if self.max_length is not None:
             items.append((MAXIMUM_LENGTH, _MAX_LENGTH.pack(self.max_length)))

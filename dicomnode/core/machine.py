@@ -99,7 +99,7 @@ Evt19  .     AA-1  AA-8  .     AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  A
 """
 
 #: PS3.8 Tables 9-6 to 9-9: what each action does, and the state it leads to. Two have a second outcome:
-#: of AR-8, Sta10, in :func:`step`; of AE-6, Sta13, in ``dicomnode.core.association``, which plays Evt8.
+#: of AR-8, Sta10, of an acceptor; of AE-6, Sta13, in ``dicomnode.core.association``, which plays Evt8.
 ACTIONS: dict[str, tuple[Effect, State]] = {
     "AE-1": (Effect.NONE, State.STA4),
     "AE-2": (Effect.SEND, State.STA5),
@@ -148,14 +148,19 @@ def _read(table: str) -> dict[tuple[Event, State], str]:
 #: :data:`TABLE_9_10`, by event and state; a cell that is empty there is absent here.
 TRANSITIONS = _read(TABLE_9_10)
 
+#: The same with what each action does, and leads to.
+_STEPS = {cell: (action, *ACTIONS[action]) for cell, action in TRANSITIONS.items()}
+_STEPS_OF_ACCEPTOR = {
+    cell: (action, effect, State.STA10 if action == "AR-8" else following)
+    for cell, (action, effect, following) in _STEPS.items()
+}
+
 
 def step(state: State, event: Event, role: Role) -> tuple[str, Effect, State]:
     """Return the action's name, what it does, and the next state.
 
     :raises KeyError: when the cell is empty: the event cannot, or must not, happen in that state.
     """
-    action = TRANSITIONS[event, state]
-    effect, following = ACTIONS[action]
-    if action == "AR-8" and role is Role.ACCEPTOR:
-        following = State.STA10
-    return action, effect, following
+    if role is Role.ACCEPTOR:
+        return _STEPS_OF_ACCEPTOR[event, state]
+    return _STEPS[event, state]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from dicomnode.core.items import UserInformation
 from dicomnode.core.pdu import (
@@ -12,9 +13,11 @@ from dicomnode.core.pdu import (
     ACCEPTANCE,
     TRANSFER_SYNTAXES_NOT_SUPPORTED,
     AnsweredContext,
+    AnsweredContexts,
     AssociateAC,
     AssociateRQ,
     ProposedContext,
+    ProposedContexts,
 )
 
 
@@ -28,6 +31,17 @@ class PresentationContext:
     # The roles of PS3.7 D.3.3.4, or the default ones; they are the same for all contexts of a SOP Class.
     scu: bool = True  #: the association-requestor may be SCU, and so the acceptor SCP
     scp: bool = False  #: the association-requestor may be SCP, and so the acceptor SCU
+
+
+#: The transfer syntaxes that we take, of each context proposed; None: its abstract syntax is unknown.
+_Ours: TypeAlias = tuple[Sequence[str] | None, ...]
+
+
+class _Answered(AnsweredContexts):
+    """The answers to the contexts of a request that is remembered."""
+
+    ours: _Ours  #: when they were given
+    agreed: dict[int, PresentationContext] | None = None  #: what they come to
 
 
 def answer(
@@ -44,14 +58,28 @@ def answer(
     return AssociateAC(
         called_ae_title=request.called_ae_title,
         calling_ae_title=request.calling_ae_title,
-        contexts=tuple(_answer_context(context, offered) for context in request.contexts),
+        contexts=_answer_contexts(request.contexts, offered),
         user_information=information,
         echo=request.echo,
     )
 
 
-def _answer_context(proposed: ProposedContext, offered: Mapping[str, Sequence[str]]) -> AnsweredContext:
-    ours = offered.get(proposed.abstract_syntax)
+def _answer_contexts(
+    proposed: tuple[ProposedContext, ...], offered: Mapping[str, Sequence[str]]
+) -> AnsweredContexts:
+    """Answer the contexts of a request; as the last time, if it is the same and so is what we take."""
+    ours: _Ours = tuple([offered.get(context.abstract_syntax) for context in proposed])
+    if not isinstance(proposed, ProposedContexts):
+        return AnsweredContexts(map(_answer_context, proposed, ours))
+    last = proposed.answered
+    if not isinstance(last, _Answered) or last.ours != ours:
+        last = proposed.answered = _Answered(map(_answer_context, proposed, ours))
+        # A list may have changed until the next time: it is never what a tuple is, and so looked at anew.
+        last.ours = tuple([one if one is None else tuple(one) for one in ours])
+    return last
+
+
+def _answer_context(proposed: ProposedContext, ours: Sequence[str] | None) -> AnsweredContext:
     first = proposed.transfer_syntaxes[0]
     if ours is None:
         return AnsweredContext(proposed.id, ABSTRACT_SYNTAX_NOT_SUPPORTED, first)
@@ -67,6 +95,20 @@ def agreed(request: AssociateRQ, accept: AssociateAC) -> dict[int, PresentationC
 
     An acceptance of what was not proposed is no agreement, and left out; so is that of a role.
     """
+    answered = accept.contexts
+    if (
+        isinstance(answered, _Answered)
+        and isinstance(request.contexts, ProposedContexts)
+        and request.contexts.answered is answered
+        and not accept.user_information.roles
+    ):
+        if answered.agreed is None:
+            answered.agreed = _agreed(request, accept)
+        return answered.agreed.copy()
+    return _agreed(request, accept)
+
+
+def _agreed(request: AssociateRQ, accept: AssociateAC) -> dict[int, PresentationContext]:
     proposed = {context.id: context for context in request.contexts}
     roles = _agreed_roles(request, accept) if accept.user_information.roles else {}
     return {

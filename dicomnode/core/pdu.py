@@ -10,11 +10,10 @@ reserved fields are not tested.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from struct import Struct, error
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dicomnode.core.items import UserInformation, encode_item, read_items, read_uid
 from dicomnode.errors import InvalidPDU
@@ -28,6 +27,12 @@ TRANSFER_SYNTAXES = 128
 #: no more than so many octets. That is half a MiB at most, whoever proposes what.
 REMEMBERED = 512
 REMEMBERED_OCTETS = 512
+
+#: And they do so in requests that differ in nothing but the AE titles: as many are remembered whole, where
+#: their items take no more than so many octets. That is half a MiB of octets; read, in items as short as can
+#: be, ten times as much. Who floods it with others has everyone's read as if they were the first.
+REQUESTS = 64
+REQUEST_OCTETS = 1 << 13
 
 #: PDU type, reserved, length of what follows.
 HEADER = Struct(">BxI")
@@ -126,6 +131,20 @@ class AnsweredContext:
         return cls(value[0], value[2], syntaxes[0] if syntaxes else "")
 
 
+class AnsweredContexts(tuple[AnsweredContext, ...]):
+    """The answers to the contexts of a request, which are encoded once."""
+
+    @cached_property
+    def encoded(self) -> bytes:
+        return b"".join([context.encode() for context in self])
+
+
+class ProposedContexts(tuple[ProposedContext, ...]):
+    """The contexts of a request that is remembered, and with them what was answered the last time."""
+
+    answered: AnsweredContexts | None = None
+
+
 def _ae_title(octets: bytes) -> str:
     """Leading and trailing spaces are not significant (PS3.8 Table 9-11); real devices pad with NUL."""
     return octets.decode("latin-1").strip(" \0")
@@ -153,11 +172,14 @@ class AssociateRQ:
     echo: bytes = field(default=b"", compare=False, repr=False)
 
     def encode(self) -> bytes:
-        return _encode_associate(self, [context.encode() for context in self.contexts])
+        return _encode_associate(self, b"".join([context.encode() for context in self.contexts]))
 
     @classmethod
     def decode(cls, body: memoryview) -> AssociateRQ:
-        return cls(**_decode_associate(body, 0x20, ProposedContext.decode))
+        version, echo = _read_fixed(body)
+        items = body[_ASSOCIATE.size :]
+        read = _read_request(items) if len(items) <= REQUEST_OCTETS else _read_items(items, ProposedContext)
+        return cls(_ae_title(echo[:16]), _ae_title(echo[16:32]), *read, version, echo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,41 +198,74 @@ class AssociateAC:
     echo: bytes = field(default=b"", compare=False, repr=False)
 
     def encode(self) -> bytes:
-        return _encode_associate(self, [context.encode() for context in self.contexts])
+        contexts = self.contexts
+        if not isinstance(contexts, AnsweredContexts):
+            contexts = AnsweredContexts(contexts)
+        return _encode_associate(self, contexts.encoded)
 
     @classmethod
     def decode(cls, body: memoryview) -> AssociateAC:
-        return cls(**_decode_associate(body, 0x21, AnsweredContext.decode))
+        version, echo = _read_fixed(body)
+        read = _read_items(body[_ASSOCIATE.size :], AnsweredContext)
+        return cls(_ae_title(echo[:16]), _ae_title(echo[16:32]), *read, version, echo)
 
 
-def _encode_associate(pdu: AssociateRQ | AssociateAC, contexts: list[bytes]) -> bytes:
+def _encode_associate(pdu: AssociateRQ | AssociateAC, contexts: bytes) -> bytes:
     echo = pdu.echo or _echo(pdu.called_ae_title, pdu.calling_ae_title)
     items = b"".join(
-        [
+        (
             _ASSOCIATE.pack(pdu.protocol_version, echo),
             encode_item(0x10, pdu.application_context.encode("latin-1")),
-            *contexts,
+            contexts,
             encode_item(0x50, pdu.user_information.encode()),
-        ]
+        )
     )
     return HEADER.pack(pdu.pdu_type, len(items)) + items
 
 
-def _decode_associate(
-    body: memoryview, context_item: int, decode_context: Callable[[memoryview], Any]
-) -> dict[str, Any]:
-    """Return the fields that A-ASSOCIATE-RQ and -AC have in common, by name."""
+def _read_fixed(body: memoryview) -> tuple[int, bytes]:
+    """Return the protocol version, and what an acceptor echoes."""
     try:
-        version, echo = _ASSOCIATE.unpack_from(body)
+        return _ASSOCIATE.unpack_from(body)
     except error:
         raise InvalidPDU("the PDU ends inside its fixed fields") from None
-    values: dict[str, Any] = {"application_context": ""}
+
+
+class _Items(NamedTuple):
+    """What the items of A-ASSOCIATE-RQ and -AC say, in the order of the fields."""
+
+    contexts: tuple[Any, ...]
+    user_information: UserInformation
+    application_context: str
+
+
+_requests: dict[bytes, _Items] = {}
+
+
+def _read_request(items: memoryview) -> _Items:
+    """Read the items of an A-ASSOCIATE-RQ; or remember them."""
+    octets = bytes(items)
+    read = _requests.get(octets)
+    if read is None:
+        read = _read_items(items, ProposedContext)
+        if read.user_information.user_identity is None:  # else there may be a password in it
+            read = read._replace(contexts=ProposedContexts(read.contexts))
+            if len(_requests) >= REQUESTS:
+                del _requests[next(iter(_requests))]
+            _requests[octets] = read
+    return read
+
+
+def _read_items(items: memoryview, kind: type[ProposedContext] | type[AnsweredContext]) -> _Items:
+    application_context = ""
+    information: UserInformation | None = None
     contexts: dict[int, Any] = {}
-    for item, value in read_items(body[_ASSOCIATE.size :]):
+    context_item = 0x20 if kind is ProposedContext else 0x21
+    for item, value in read_items(items):
         if item == 0x10:
-            values["application_context"] = read_uid(value)
+            application_context = read_uid(value)
         elif item == context_item:
-            context = decode_context(value)
+            context = kind.decode(value)
             if not context.id & 1:
                 raise InvalidPDU("a presentation context id is even")  # PS3.8 9.3.2.2: odd, 1 to 255
             if context.id in contexts:
@@ -218,19 +273,12 @@ def _decode_associate(
             contexts[context.id] = context
         elif item == 0x50:
             # Tables 9-11 and 9-17: one. So its 64 KiB bound the sub-items that are read.
-            if "user_information" in values:
+            if information is not None:
                 raise InvalidPDU("the user information is repeated")
-            values["user_information"] = UserInformation.decode(value)
+            information = UserInformation.decode(value)
     if not contexts:
         raise InvalidPDU("no presentation context")  # Tables 9-11 and 9-17: one or more
-    return {
-        "called_ae_title": _ae_title(echo[:16]),
-        "calling_ae_title": _ae_title(echo[16:32]),
-        "contexts": tuple(contexts.values()),
-        "protocol_version": version,
-        "echo": echo,
-        **values,
-    }
+    return _Items(tuple(contexts.values()), information or UserInformation(), application_context)
 
 
 def _unpack_four(body: memoryview) -> tuple[int, int, int]:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode.core.items import RoleSelection, UserInformation
@@ -110,6 +112,61 @@ class AnswerTests(SynchronousTestCase):
         answered = answer(received, OFFERED, UserInformation())
         self.assertEqual(answered.encode()[10:74], sent.encode()[10:74])
         self.assertEqual(answered.called_ae_title, "ARCHIVE")
+
+
+class RememberedTests(SynchronousTestCase):
+    """Requests that have come before."""
+
+    def setUp(self) -> None:
+        proposed = request(ProposedContext(1, CT_IMAGE, (EXPLICIT, IMPLICIT)))
+        self.request = AssociateRQ.decode(memoryview(proposed.encode())[6:])
+        self.again = AssociateRQ.decode(memoryview(proposed.encode())[6:])
+
+    def assertAnswered(self, proposed: AssociateRQ, offered: dict[str, list[str]], expected: str) -> None:
+        answered = answer(proposed, offered, UserInformation())
+        self.assertEqual(answered, accept(AnsweredContext(1, ACCEPTED, expected)))
+        self.assertEqual(AssociateAC.decode(memoryview(answered.encode())[6:]).contexts, answered.contexts)
+        self.assertEqual(
+            agreed(proposed, answered), {1: PresentationContext(1, CT_IMAGE, expected, scu=True, scp=False)}
+        )
+
+    def test_as_before(self) -> None:
+        """They are answered as before, by what was made of them then."""
+        first = answer(self.request, OFFERED, UserInformation())
+        self.assertIs(answer(self.again, OFFERED, UserInformation()).contexts, first.contexts)
+
+    def test_offer(self) -> None:
+        """By another who takes other things they are answered otherwise."""
+        for _ in range(2):
+            self.assertAnswered(self.request, {CT_IMAGE: [EXPLICIT]}, EXPLICIT)
+            self.assertAnswered(self.again, {CT_IMAGE: [IMPLICIT]}, IMPLICIT)
+        refused = answer(self.request, {}, UserInformation())
+        self.assertEqual(refused, accept(AnsweredContext(1, ABSTRACT_SYNTAX, EXPLICIT)))
+        self.assertEqual(agreed(self.request, refused), {})
+
+    def test_changed_offer(self) -> None:
+        """So they are by who takes other things than before, though its list is the same."""
+        offered = {CT_IMAGE: [EXPLICIT]}
+        self.assertAnswered(self.request, offered, EXPLICIT)
+        offered[CT_IMAGE][:] = [IMPLICIT]
+        self.assertAnswered(self.again, offered, IMPLICIT)
+
+    def test_own_contexts(self) -> None:
+        """What one association makes of its contexts is nothing to another."""
+        answered = answer(self.request, OFFERED, UserInformation())
+        agreed(self.request, answered).clear()
+        self.assertEqual(list(agreed(self.again, answered)), [1])
+
+    def test_roles(self) -> None:
+        """Roles that are accepted are so on one association only."""
+        answered = answer(self.request, OFFERED, UserInformation())
+        self.assertTrue(agreed(self.request, answered)[1].scu)
+        role = RoleSelection(CT_IMAGE, scu=False, scp=True)
+        both = RoleSelection(CT_IMAGE, scu=True, scp=True)
+        proposed = replace(self.request, user_information=UserInformation(roles=(both,)))
+        as_scu = agreed(proposed, replace(answered, user_information=UserInformation(roles=(role,))))
+        self.assertEqual(as_scu[1], PresentationContext(1, CT_IMAGE, EXPLICIT, scu=False, scp=True))
+        self.assertTrue(agreed(self.again, answered)[1].scu)
 
 
 class AgreedTests(SynchronousTestCase):

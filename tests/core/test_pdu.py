@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from dicomnode.core import pdu as pdus
 from dicomnode.core.items import RoleSelection, UserIdentity, UserInformation, encode_item
 from dicomnode.core.pdu import (
     PDU,
     PDUS,
+    REQUESTS,
     TRANSFER_SYNTAXES,
     Abort,
     AnsweredContext,
@@ -344,6 +346,58 @@ class AssociateRQTests(SynchronousTestCase):
         for hidden in ("PRIMARY", "SECONDARY", "echo", "    "):
             self.assertNotIn(hidden, text)
         self.assertIn("ARCHIVE", text)
+
+
+class RememberedTests(SynchronousTestCase):
+    """Requests that have come before."""
+
+    def setUp(self) -> None:
+        self.patch(pdus, "_requests", {})
+
+    def test_again(self) -> None:
+        """The items of a request are read once, whoever sends it to whomever."""
+        first = decode_request(REQUEST.encode())
+        again = decode_request(replace(REQUEST, calling_ae_title="OTHER").encode())
+        self.assertEqual(again, replace(first, calling_ae_title="OTHER"))
+        self.assertIs(again.contexts, first.contexts)
+
+    def test_told_apart(self) -> None:
+        """Requests that differ in anything are read each by itself."""
+        (context,) = REQUEST.contexts
+        for other in (
+            replace(REQUEST, contexts=(replace(context, id=3),)),
+            replace(REQUEST, contexts=(replace(context, transfer_syntaxes=("1.2.840.10008.1.2",)),)),
+            replace(REQUEST, user_information=replace(REQUEST.user_information, max_length=0)),
+            replace(REQUEST, application_context="1.2.3"),
+            replace(REQUEST, protocol_version=3),
+            replace(REQUEST, called_ae_title="OTHER"),
+        ):
+            for _ in range(2):
+                self.assertEqual(decode_request(REQUEST.encode()), REQUEST)
+                self.assertEqual(decode_request(other.encode()), other)
+
+    def test_bounded(self) -> None:
+        """No more are remembered than so many, the latest; and none that is long."""
+        for number in range(2 * REQUESTS):
+            decode(replace(REQUEST, application_context=f"1.2.{number}").encode())
+        self.assertEqual(len(pdus._requests), REQUESTS)
+        remembered = list(pdus._requests)
+        contexts = tuple(ProposedContext(number, "1.2", ("1.2.3" * 12,)) for number in range(1, 256, 2))
+        decode(replace(REQUEST, contexts=contexts).encode())
+        self.assertEqual(list(pdus._requests), remembered)
+
+    def test_refused(self) -> None:
+        """What is refused is refused each time."""
+        wrong = replace(REQUEST, contexts=(replace(REQUEST.contexts[0], id=2),)).encode()
+        for _ in range(2):
+            self.assertRaises(InvalidPDU, decode, wrong)
+
+    def test_user_identity(self) -> None:
+        """A request with a user identity is not kept: there may be a password in it."""
+        identity = UserIdentity(2, b"name", b"password")
+        request = replace(REQUEST, user_information=UserInformation(user_identity=identity))
+        self.assertEqual(decode(request.encode()), request)
+        self.assertEqual(pdus._requests, {})
 
 
 class AssociateACTests(SynchronousTestCase):
