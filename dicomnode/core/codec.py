@@ -6,6 +6,7 @@ It writes, and reads, what the messages of ``dicomnode.core.command`` declare.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter, call, length_hint, methodcaller
 from struct import Struct
 from struct import error as _StructError
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from dicomnode.core.command import (
     ELEMENTS,
     RESPONSE,
     Command,
+    Element,
     UnrecognizedRQ,
     UnrecognizedRSP,
 )
@@ -42,41 +44,27 @@ _PADDING = {"UI": b"\0", "AE": b" ", "LO": b" "}
 #: A command set that is longer is not remembered, in octets; and so many are at most.
 _LONGEST_LAYOUT = 512
 _LAYOUTS = 64
+#: So many forms are remembered at most. None is longer than its headers.
+_FORMS = 256
 
 
-class _Step(NamedTuple):
-    """An element to encode, and the octets before it that are the same each time."""
-
-    same: bytes
-    name: str
-    number: int  #: 0 of one that is a mandatory number: its header is the same each time
-    vr: str
-
-
-def _steps(message: type[Command], has_data_set: bool) -> tuple[tuple[_Step, ...], bytes]:
-    """Return what :func:`encode` writes, and the octets behind that."""
-    steps = []
-    same = b""
-    elements = {number: (name, vr, mandatory) for number, name, vr, mandatory in ELEMENTS[message]}
-    for number in sorted((*elements, _COMMAND_FIELD, _DATA_SET_TYPE)):
-        header = _ELEMENT.pack(0, number, 2)
-        name, vr, mandatory = elements.get(number, ("command_field", "US", True))
-        if number == _DATA_SET_TYPE:
-            same += header + _US.pack(_DATA_SET if has_data_set else _NO_DATA_SET)
-        elif number == _COMMAND_FIELD and message in COMMANDS.values():
-            same += header + _US.pack(message.command_field)
-        else:
-            fixed = vr == "US" and mandatory
-            steps.append(_Step(same + header if fixed else same, name, 0 if fixed else number, vr))
-            same = b""
-    return tuple(steps), same
-
-
-_STEPS = {
-    (message, has_data_set): _steps(message, has_data_set)
-    for message in ELEMENTS
-    for has_data_set in (False, True)
+#: The elements that :func:`encode` writes of a message with their values; and what returns these.
+_WRITTEN = {
+    message: sorted((*elements, Element(_COMMAND_FIELD, "command_field", "US", True)))
+    for message, elements in ELEMENTS.items()
 }
+_VALUES = {message: attrgetter(*(item.name for item in items)) for message, items in _WRITTEN.items()}
+
+
+class _Form(NamedTuple):
+    """What is the same in command sets whose values are of the same types and lengths: all but the values."""
+
+    template: bytes
+    writers: tuple[Callable[[Any], bytes], ...]  #: of each value, present or not
+
+
+#: By message, whether a data set follows, and the types and lengths of the values.
+_forms: dict[tuple[Any, ...], _Form] = {}
 
 
 def encode(command: Command, has_data_set: bool = False) -> bytes:
@@ -84,30 +72,62 @@ def encode(command: Command, has_data_set: bool = False) -> bytes:
 
     :param has_data_set: does a data set follow it?
     """
-    parts: list[bytes] = []
-    steps, behind = _STEPS[type(command), has_data_set]
-    for same, name, number, vr in steps:
-        value = getattr(command, name)
-        if not number:
-            parts += (same, _US.pack(value))
+    message = type(command)
+    values = _VALUES[message](command)
+    key = (message, has_data_set, *map(type, values), *map(length_hint, values))  # a number's length is 0
+    form = _forms.get(key)
+    if form is None:
+        if len(_forms) == _FORMS:
+            _forms.clear()
+        form = _forms[key] = _formed(message, has_data_set, values)
+    template, writers = form
+    return template % tuple(map(call, writers, values))
+
+
+def _formed(message: type[Command], has_data_set: bool, values: tuple[Any, ...]) -> _Form:
+    """Return the form of a command set with such values."""
+    data_set_type = _ELEMENT.pack(0, _DATA_SET_TYPE, 2) + _US.pack(
+        _DATA_SET if has_data_set else _NO_DATA_SET
+    )
+    parts = [(_DATA_SET_TYPE, data_set_type)]
+    size = len(data_set_type)
+    writers: list[Callable[[Any], bytes]] = []
+    for (number, _, vr, mandatory), value in zip(_WRITTEN[message], values, strict=True):
+        # An empty list of attributes is an absent one: its VM is 1-n. A mandatory number cannot be absent.
+        if (value is None or value == ()) and not (vr == "US" and mandatory):
+            writers.append(_absent)
+            parts.append((number, b"%b"))
             continue
-        if same:
-            parts.append(same)
-        if value is not None and value != ():  # an empty list of attributes is an absent one: its VM is 1-n
-            octets = _encode_value(vr, value)
-            parts.append(_ELEMENT.pack(0, number, len(octets)) + octets)
-    parts.append(behind)
-    octets = b"".join(parts)
-    return _GROUP_LENGTH.pack(0, 0, 4, len(octets)) + octets
+        writers.append(_WRITERS[vr])
+        length = 2 if vr == "US" else length_hint(value) * (4 if vr == "AT" else 1)
+        header = _ELEMENT.pack(0, number, length + (length & 1))
+        padding = _PADDING[vr] if length & 1 else b""
+        parts.append((number, header.replace(b"%", b"%%") + b"%b" + padding))
+        size += len(header) + length + len(padding)
+    template = b"".join(part for _, part in sorted(parts))
+    return _Form(_GROUP_LENGTH.pack(0, 0, 4, size).replace(b"%", b"%%") + template, tuple(writers))
 
 
-def _encode_value(vr: str, value: Any) -> bytes:
-    if vr == "US":
-        return _US.pack(value)
-    if vr == "AT":
-        return b"".join(_US.pack(tag >> 16) + _US.pack(tag & 0xFFFF) for tag in value)
-    octets: bytes = value.encode("latin-1", "replace")
-    return octets + _PADDING[vr] if len(octets) & 1 else octets
+def _absent(value: object) -> bytes:
+    return b""
+
+
+def _tags(value: tuple[int, ...]) -> bytes:
+    return b"".join(_US.pack(tag >> 16) + _US.pack(tag & 0xFFFF) for tag in value)
+
+
+_text_written = methodcaller("encode", "latin-1", "replace")  # an octet for each character
+_WRITERS: dict[str, Callable[[Any], bytes]] = {
+    "US": _US.pack,
+    "AT": _tags,
+    "UI": _text_written,
+    "AE": _text_written,
+    "LO": _text_written,
+}
+
+
+_decoded = methodcaller("decode", "latin-1")
+_stripped = methodcaller("strip", " \0")
 
 
 class _Layout(NamedTuple):
@@ -116,9 +136,11 @@ class _Layout(NamedTuple):
     So it is taken apart in one step: octets that are the same again, a value, and so on.
     """
 
-    unpack: Callable[[bytes], tuple[Any, ...]]
+    the_same: Callable[[bytes], tuple[bytes, ...]]
     same: tuple[bytes, ...]
-    names: tuple[str, ...]  #: of the values
+    numbers: Callable[[bytes], tuple[int, ...]]
+    texts: Callable[[bytes], tuple[bytes, ...]]
+    names: tuple[str, ...]  #: of the numbers, then of the texts
     message: type[Command]
     has_data_set: bool
 
@@ -136,11 +158,9 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
     octets = bytes(data)
     key = (len(octets), octets[16:20])
     layout = _layouts.get(key)
-    if layout is not None:
-        fields = layout.unpack(octets)
-        if fields[::2] == layout.same:
-            values = [value if type(value) is int else _text(value) for value in fields[1::2]]
-            return layout.message(**dict(zip(layout.names, values, strict=True))), layout.has_data_set
+    if layout is not None and layout.the_same(octets) == layout.same:
+        values = (*layout.numbers(octets), *map(_stripped, map(_decoded, layout.texts(octets))))
+        return layout.message(**dict(zip(layout.names, values, strict=True))), layout.has_data_set
     elements = _split(octets)
     try:
         (code,) = _US.unpack(elements[_COMMAND_FIELD])
@@ -174,24 +194,41 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
 def _laid_out(octets: bytes, message: type[Command], has_data_set: bool) -> _Layout | None:
     """Return how a command set is laid out; None where there is more to it than texts and numbers."""
     named = {number: (name, vr) for number, name, vr, _ in ELEMENTS[message]}
-    form, same, names = "<", [], []
+    the_same, numbers, texts = "<", "<", "<"  # what of a command set each of them leaves out is padding to it
+    number_names: list[str] = []
+    text_names: list[str] = []
     behind = 0  # the last value
-    for number, value, end in _walk(octets):
-        name, vr = named.get(number, ("", ""))
+    for element, value, end in _walk(octets):
+        name, vr = named.get(element, ("", ""))
         if not name:
             continue  # the same again, or the next is laid out in another way
         length = end - value
-        if vr == "AT" or (vr == "US" and length != 2) or name in names:
+        if vr == "AT" or (vr == "US" and length != 2) or name in (*number_names, *text_names):
             return None
-        form += f"{value - behind}s" + ("H" if vr == "US" else f"{length}s")
-        same.append(octets[behind:value])
-        names.append(name)
+        before = value - behind
+        the_same += f"{before}s{length}x"
+        if vr == "US":
+            numbers += f"{before}xH"
+            texts += f"{before + length}x"
+            number_names.append(name)
+        else:
+            numbers += f"{before + length}x"
+            texts += f"{before}x{length}s"
+            text_names.append(name)
         behind = end
+    names = (*number_names, *text_names)
     if any(mandatory and name not in names for _, name, _, mandatory in ELEMENTS[message]):
         return None
-    same.append(octets[behind:])
+    rest = len(octets) - behind
+    unpack_same = Struct(f"{the_same}{rest}s").unpack
     return _Layout(
-        Struct(f"{form}{len(octets) - behind}s").unpack, tuple(same), tuple(names), message, has_data_set
+        unpack_same,
+        unpack_same(octets),
+        Struct(f"{numbers}{rest}x").unpack,
+        Struct(f"{texts}{rest}x").unpack,
+        names,
+        message,
+        has_data_set,
     )
 
 
@@ -228,4 +265,4 @@ def _decode_value(number: int, vr: str, value: bytes) -> Any:
 
 
 def _text(value: bytes) -> str:
-    return value.decode("latin-1").strip(" \0")
+    return str(_stripped(_decoded(value)))

@@ -8,13 +8,17 @@ What it writes and reads is tested with the messages, in ``test_command.py``.
 
 from __future__ import annotations
 
+from struct import error as StructError
+from struct import pack
+from typing import cast
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode.core import codec
 from dicomnode.core.codec import decode, encode
-from dicomnode.core.command import CEchoRQ, Command, CStoreRQ, NGetRQ
+from dicomnode.core.command import ELEMENTS, CEchoRQ, CEchoRSP, Command, CStoreRQ, NGetRQ
 from dicomnode.errors import InvalidCommand
 from tests.core.helpers import stable
 from tests.core.test_command import commands, element, us
@@ -38,6 +42,78 @@ def unaided(octets: bytes) -> tuple[Command, bool] | str:
     """The same, with nothing to remember."""
     codec._layouts.clear()
     return read(octets)
+
+
+def written(command: Command, has_data_set: bool) -> bytes:
+    """Encode ``command`` element by element (PS3.7 6.3.1)."""
+    values = {0x0100: us(0x0100, command.command_field), 0x0800: us(0x0800, 1 if has_data_set else 0x0101)}
+    for number, name, vr, _ in ELEMENTS[type(command)]:
+        value = getattr(command, name)
+        if value is None or value == ():
+            continue
+        if vr == "US":
+            values[number] = us(number, value)
+        elif vr == "AT":
+            values[number] = element(number, b"".join(pack("<HH", *divmod(tag, 1 << 16)) for tag in value))
+        else:
+            octets = value.encode("latin-1", "replace")
+            values[number] = element(number, octets + (b"\0" if vr == "UI" else b" ") * (len(octets) % 2))
+    octets = b"".join(values[number] for number in sorted(values))
+    return element(0x0000, pack("<I", len(octets))) + octets
+
+
+class FormTests(SynchronousTestCase):
+    """A command whose values are of the same types and lengths as one's before it."""
+
+    def setUp(self) -> None:
+        codec._forms.clear()
+        self.addCleanup(codec._forms.clear)
+
+    @stable
+    @given(commands(), commands(), st.booleans())
+    def test_as_written(self, taught: Command, command: Command, has_data_set: bool) -> None:
+        """Whatever was written before, it is written with its own values, element by element."""
+        for other in (taught, command, taught):
+            self.assertEqual(encode(other, has_data_set), written(other, has_data_set))
+
+    def test_values(self) -> None:
+        """Empty is not absent, what Latin-1 lacks becomes a question mark, and nothing is a format."""
+        for uid in (
+            None,
+            "",
+            "1",
+            "1.2",
+            "\xe9",
+            "\u65e5",
+            "%b",
+            "%",
+            "1" * 0x25,
+            "1" * 0x2524,
+            "1" * 0x2525,
+        ):
+            for comment in (None, "", "odd", "even"):
+                for status in (0, 0x2525, 0xFFFF):
+                    response = CEchoRSP(
+                        message_id_being_responded_to=7,
+                        status=status,
+                        affected_sop_class_uid=uid,
+                        error_comment=comment,
+                    )
+                    for _ in ("learned", "remembered"):
+                        self.assertEqual(encode(response), written(response, False))
+
+    def test_numbers(self) -> None:
+        """A number that is none, or does not fit, is refused each time."""
+        for status in (None, -1, 65536, "0"):
+            response = CEchoRSP(message_id_being_responded_to=7, status=cast(int, status))
+            for _ in ("learned", "remembered"):
+                self.assertRaises(StructError, encode, response)
+
+    def test_bounded(self) -> None:
+        """However many forms there are, few are remembered."""
+        for size in range(600):
+            encode(store("2" * size))
+            self.assertLessEqual(len(codec._forms), 256)
 
 
 class LayoutTests(SynchronousTestCase):
