@@ -334,7 +334,9 @@ class Walk:
             if explicit:
                 tag, vr, length = unpack_element(data, position)
                 if vr in SHORT_VRS:
-                    pass
+                    if tag not in marked:  # as most of them
+                        position = value + length
+                        continue
                 elif vr in LONG_VRS:
                     value += 4
                     if value > end:
@@ -345,6 +347,9 @@ class Walk:
                     (length,) = unpack_length(data, position + 4)
             else:
                 tag, length = unpack_item(data, position)
+                if tag not in marked and length != UNDEFINED_LENGTH:
+                    position = value + length
+                    continue
             if tag in marked:
                 if tag == order.item_delimiter:
                     self._close()
