@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 from typing import TypeAlias
 
@@ -32,9 +33,6 @@ ASSOCIATE_LIMIT = 1 << 18
 #: PDVs of a data set that are looked at before what they hold is yielded: no more than one ``writev`` takes,
 #: and little enough to do at a stretch, though each were of an octet, or of none.
 FRAGMENTS = 512
-
-
-_DATA_HEADER_OCTETS = Struct(f"{DATA_HEADER.size}s")
 
 
 # Not frozen: a frozen dataclass costs 1.0 us to make, these 0.4, and there are two for each PDV.
@@ -250,18 +248,19 @@ class PDUReader:
     def _data_set(self, view: memoryview, position: int, context_id: int) -> tuple[int, DataSetFragments]:
         """Take what there is of the data set: up to its end, or to what has to be looked at singly.
 
-        This is where a transfer spends its time: a turn of the loop is a PDV.
+        A turn of the loop is a PDV, or as many as are alike.
         """
         end = len(view)
         limit = self._max_length or 0xFFFFFFFF
         pdu_left, pdv_left, in_pdv = self._pdu_left, self._pdv_left, self._in_pdv
         current, is_command, is_last = self._pdv
-        taken = DataSetFragments([], False, 0)
         if in_pdv and (is_command or current != context_id):
-            return position, taken
-        fragments = taken.data
-        while taken.pdvs < FRAGMENTS:
-            taken.pdvs += 1
+            return position, DataSetFragments([], False, 0)
+        fragments: list[memoryview] = []
+        pdvs = 0
+        ended = False
+        while pdvs < FRAGMENTS:
+            pdvs += 1
             if in_pdv:
                 behind = position + pdv_left
                 if behind > end:
@@ -277,7 +276,7 @@ class PDUReader:
                     position = behind
                 in_pdv = False
                 if is_last:
-                    taken.is_last = True
+                    ended = True
                     self.data_set_context = None
                     break
             if pdu_left:
@@ -291,9 +290,17 @@ class PDUReader:
                 pdu_type, room, length, current, control = DATA_HEADER.unpack_from(view, position)
                 if pdu_type != P_DATA_TF or room > limit:
                     break
-                behind = position + HEADER.size + room
-                if current == context_id and not control & 3 and room == length + 4 > 6 and behind <= end:
-                    position = _alike(view, position, behind - position, taken)
+                size = HEADER.size + room
+                if (
+                    position + size <= end
+                    and current == context_id
+                    and not control & 3
+                    and room == length + 4 > 6
+                ):
+                    alike = _alike(view, position, size, FRAGMENTS - pdvs + 1)
+                    fragments += alike
+                    position += size * len(alike)
+                    pdvs += len(alike) - 1
                     continue
                 size, room = DATA_HEADER.size, room - PDV_HEADER.size
             if current != context_id or control & 1 or not 0 <= length - 2 <= room:
@@ -303,7 +310,7 @@ class PDUReader:
             in_pdv, is_last = True, bool(control & 2)
         self._pdu_left, self._pdv_left, self._in_pdv = pdu_left, pdv_left, in_pdv
         self._pdv = context_id, False, is_last
-        return position, taken
+        return position, DataSetFragments(fragments, ended, pdvs)
 
     def _begin(self) -> Iterator[Item]:
         if self._type != P_DATA_TF and self._type not in PDUS:
@@ -334,18 +341,23 @@ class PDUReader:
         return InvalidPDU(why, reason)
 
 
-def _alike(view: memoryview, position: int, size: int, taken: DataSetFragments) -> int:
-    """Take a P-DATA-TF, of so many octets, and those behind it that begin as it does. Return where they end.
+def _alike(view: memoryview, position: int, size: int, most: int) -> list[memoryview]:
+    """Return the fragments of a P-DATA-TF, of so many octets, and of those behind it that begin as it does.
 
-    A data set comes in PDUs of one PDV, all but the last of one length.
+    A data set comes in PDUs of one PDV, all but the last of one length: what is done for each is left to
+    C. The time of a transfer was spent here.
     """
-    until = position + min(len(view) - position, (FRAGMENTS - taken.pdvs + 1) * size)
-    fragments = taken.data
-    unpack = _DATA_HEADER_OCTETS.unpack_from
-    header = unpack(view, position)
-    before = len(fragments)
-    while (behind := position + size) <= until and unpack(view, position) == header:
-        fragments.append(view[position + DATA_HEADER.size : behind])
-        position = behind
-    taken.pdvs += len(fragments) - before - 1  # the first is counted
-    return position
+    count = min((len(view) - position) // size, most)
+    headers = list(_headers(size).iter_unpack(view[position : position + count * size]))
+    first = headers[0]
+    if headers.count(first) < count:
+        count = next(index for index, header in enumerate(headers) if header != first)
+    end = position + count * size
+    starts = range(position + DATA_HEADER.size, end, size)
+    return list(map(view.__getitem__, map(slice, starts, range(position + size, end + 1, size))))
+
+
+@lru_cache(maxsize=64)
+def _headers(size: int) -> Struct:
+    """Return what takes the headers of P-DATA-TFs of so many octets."""
+    return Struct(f"{DATA_HEADER.size}s{size - DATA_HEADER.size}x")
