@@ -282,6 +282,11 @@ class AssociationProtocol(Protocol):
                 if message is not None:
                     received, fragments, rest = message
                     work = self._take_message(received, fragments)
+                elif (pdu := self._core.receive_pdu(data)) is not None:
+                    indication, rest = pdu
+                    work = MESSAGE_WORK
+                    if indication is not None:
+                        self._indicated(indication)
             elif not arriving.awaits_consumer:
                 taken = self._core.receive_fragments(data)
                 if taken is not None:

@@ -20,6 +20,7 @@ from dicomnode.core.pdu import (
     ASSOCIATE_RJ,
     ASSOCIATE_RQ,
     DATA_HEADER,
+    HEADER,
     INVALID_PDU_PARAMETER_VALUE,
     P_DATA_TF,
     PDUS,
@@ -56,6 +57,14 @@ _EVENT_OF = {
 _INDICATING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.INDICATE)
 _ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.ABORT)
 _P_ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.P_ABORT)
+
+#: The PDUs that are indicated whole, and when.
+_WELCOME = frozenset(
+    (pdu_type, state)
+    for (event, state), action in TRANSITIONS.items()
+    for pdu_type in PDUS
+    if _EVENT_OF[pdu_type] is event and ACTIONS[action][0] in _INDICATING
+)
 
 #: PDVs, and headers of PDUs, that indicate nothing: so many are looked at before that is said.
 _SILENT = 64
@@ -300,6 +309,17 @@ class Association:
         if fragments.is_last:
             self._data_set_context = None
         return fragments, view[behind:]
+
+    def receive_pdu(self, data: bytes) -> tuple[Indication | None, memoryview] | None:
+        """Return what the PDU with which ``data`` begins indicates, and the rest; None: as above.
+
+        It is no P-DATA-TF, and what the state says of it is to indicate it.
+        """
+        view = memoryview(data)
+        pdu_type, behind = self._reader.find_pdu(view)
+        if (pdu_type, self.state) not in _WELCOME:
+            return None
+        return self._pdu_body(PDUBody(pdu_type, view[HEADER.size : behind])), view[behind:]
 
     def _pdu_header(self, header: PDUHeader) -> Indication | None:
         """Judge a PDU by its type and the state, before its length is waited for."""

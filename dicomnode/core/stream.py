@@ -143,6 +143,20 @@ class PDUReader:
             return context_id, behind
         return 0, 0
 
+    def find_pdu(self, view: memoryview) -> tuple[int, int]:
+        """Find the PDU with which ``view`` begins, if it is whole, and no P-DATA-TF: return its type and end.
+
+        As above, anything else is for :meth:`feed`: a PDU, too, that is longer than it may be.
+        """
+        if self._pdu_left or self._header or self._skipping or len(view) < HEADER.size:
+            return 0, 0
+        pdu_type, length = HEADER.unpack_from(view)
+        most = ASSOCIATE_LIMIT if pdu_type in (ASSOCIATE_RQ, ASSOCIATE_AC) else 4
+        least = 0 if most != 4 else 4
+        if not least <= length <= most or HEADER.size + length > len(view):
+            return 0, 0
+        return pdu_type, HEADER.size + length
+
     def take_data_set(self, view: memoryview, position: int = 0) -> tuple[int, DataSetFragments] | None:
         """Take what ``view`` holds, from ``position`` on, of the data set that is awaited.
 

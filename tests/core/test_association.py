@@ -120,12 +120,13 @@ def message(context_id: int, command: Command, data_set: bytes | None = None) ->
 class End:
     """One end of an association, and what happened at it."""
 
+    #: is what comes taken at once, where it can be, and only the rest read thing by thing?
+    at_once = False
+
     def __init__(self, role: Role, **options: Any) -> None:
         self.core = Association(role, **options)
         self.indicated: list[Indication] = []
         self.sent = b""
-        #: is what comes taken at once, where it can be, and the rest read as it is?
-        self.at_once = False
         #: what this end's user does when it is indicated something
         self.user: Callable[[Indication], None] = lambda indication: None
 
@@ -149,7 +150,12 @@ class End:
             return rest
         more = self.core.receive_fragments(data)
         if more is None:
-            return data
+            pdu = self.core.receive_pdu(data)
+            if pdu is None:
+                return data
+            if pdu[0] is not None:
+                self._happens(pdu[0])
+            return pdu[1]
         if more[0].data or more[0].is_last:
             self._happens(more[0])
         return more[1]
@@ -950,12 +956,28 @@ class MessageTests(AssociationTestCase):
         self.assertEqual(aborted.why, "ASSOCIATE-AC received in Sta6")
 
 
-class AtOnceTests(MessageTests):
-    """What is taken at once is what is read as it comes."""
+class AtOnce(AssociationTestCase):
+    """What is taken at once is what would be read thing by thing."""
 
     def setUp(self) -> None:
+        self.patch(End, "at_once", True)
         super().setUp()
-        self.end.at_once = True
+
+
+class AtOncePairTests(AtOnce, PairTests):
+    """A requestor and an acceptor that take at once what they can."""
+
+
+class AtOncePDUEventTests(AtOnce, PDUEventTests):
+    """Table 9-10, driven by PDUs that are taken at once."""
+
+
+class AtOnceLimitTests(AtOnce, LimitTests):
+    """What is limited is, taken at once."""
+
+
+class AtOnceMessageTests(AtOnce, MessageTests):
+    """Messages that are taken at once."""
 
     def test_each_split(self) -> None:
         """However messages arrive in reads, and are cut into PDVs and PDUs, they are the same."""
@@ -999,13 +1021,13 @@ class AtOnceTests(MessageTests):
             p_data_tf(CT, True, False, self.store_set) + announced[:1] + b"\0" * 40,
         ):
             expected = established(Role.ACCEPTOR)
+            expected.at_once = False
             for end in (expected, self.end):
                 end.receives(octets)
                 end.collects()
             self.assertEqual(self.end.indicated, expected.indicated, octets[:200])
             self.assertEqual(self.end.sent, expected.sent)
             self.end = established(Role.ACCEPTOR)
-            self.end.at_once = True
 
     def test_not_in_sta6(self) -> None:
         """Where the machine has something to say of it, nothing is taken."""
@@ -1015,6 +1037,7 @@ class AtOnceTests(MessageTests):
                 end = reach(role, state)
                 self.assertIsNone(end.core.receive_message(octets), state)
                 self.assertIsNone(end.core.receive_fragments(octets), state)
+                self.assertIsNone(end.core.receive_pdu(octets), state)
         traced = established(Role.ACCEPTOR, trace=lambda *step: None)
         self.assertIsNone(traced.core.receive_message(octets))
 
