@@ -77,6 +77,7 @@ class Acceptor(Factory):
         self._max_length = max_length
         self._timeouts = timeouts
         self._observe = observe
+        self._wanted = events.wanted(observe)
         self._tell = events.guarded(observe)
         self._trace = trace
         self._offer = Offer(services)
@@ -110,6 +111,7 @@ class Acceptor(Factory):
             closed=self._closed,
             timeouts=self._timeouts,
             observe=self._observe,
+            wanted=self._wanted,
             trace=self._trace,
             number=next(self._numbers),
         )

@@ -28,6 +28,7 @@ class Host(Protocol):
 
     calling_ae_title: str
     called_ae_title: str
+    wanted: frozenset[type[events.Event]]  #: of what it wants to be told
 
     def tell(self, event: events.Event) -> None: ...
 
@@ -93,7 +94,8 @@ class Establishment:
     def _introduce(self, request: AssociateRQ) -> None:
         self._host.calling_ae_title = request.calling_ae_title
         self._host.called_ae_title = request.called_ae_title
-        self._host.tell(events.AssociationRequested(self._association, request))
+        if events.AssociationRequested in self._host.wanted:
+            self._host.tell(events.AssociationRequested(self._association, request))
 
     # Of a requestor
 
@@ -153,7 +155,8 @@ class Establishment:
         # It is the requestor's: what it may invoke we perform (PS3.7 D.3.3.3).
         window = answer.user_information.asynchronous_operations_window
         self._host.came_about(window and (window[1], window[0]))
-        self._host.tell(events.AssociationAccepted(self._association, request, answer))
+        if events.AssociationAccepted in self._host.wanted:
+            self._host.tell(events.AssociationAccepted(self._association, request, answer))
         self._host.pump()
 
     def _reject(self, failure: Failure, request: AssociateRQ) -> None:

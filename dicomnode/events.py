@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
@@ -378,6 +378,11 @@ def wants(observe: Observer, kind: type[Any]) -> bool:
         return False
     asked: Callable[[type[Any]], bool] | None = getattr(observe, "wants", None)
     return asked is None or asked(kind)
+
+
+def wanted(observe: Observer) -> frozenset[type[Event]]:
+    """Return the kinds of events that an observer wants to be told of."""
+    return frozenset(kind for kind in get_args(Event) if wants(observe, kind))
 
 
 def guarded(observe: Observer) -> Observer:

@@ -23,6 +23,7 @@ class Gate:
     :param changed: is called whenever a reason came or went.
     """
 
+    closed = False  #: is there any reason not to read?
     unread = False  #: does the peer not read what we write?
     _held = False
     _open = True
@@ -38,11 +39,6 @@ class Gate:
         self._reasons: set[object] = set()
         transport.registerProducer(self, True)
 
-    @property
-    def closed(self) -> bool:
-        """Is there any reason not to read?"""
-        return bool(self._reasons)
-
     def close(self, reason: object) -> None:
         """Stop reading, until :meth:`open` is called for the same reason."""
         if not self._reasons and self._open:
@@ -50,12 +46,14 @@ class Gate:
                 self._transport.pauseProducing()
             self._paused(True)
         self._reasons.add(reason)
+        self.closed = True
         self._changed()
 
     def open(self, reason: object) -> None:
         """``reason`` is none any more."""
         if reason in self._reasons:
             self._reasons.remove(reason)
+            self.closed = bool(self._reasons)
             if not self._reasons and self._open:
                 self._paused(False)
                 if not self._held:
@@ -89,6 +87,7 @@ class Gate:
         """The transport connection is gone: there is nothing more to pause."""
         self._open = self.unread = False
         self._reasons.clear()
+        self.closed = False
 
     # IPushProducer: for the transport
 

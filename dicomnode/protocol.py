@@ -65,6 +65,7 @@ class AssociationProtocol(Protocol):
         fails with AssociationRejected.
     :param request: of a requestor: what it asks for; :attr:`established` tells of the answer.
     :param closed: is called when the transport connection is gone.
+    :param wanted: the kinds of events of which ``observe`` wants to be told, where that is known already.
     :param trace: observe each step of the protocol machine.
     """
 
@@ -98,6 +99,7 @@ class AssociationProtocol(Protocol):
         closed: Callable[[AssociationProtocol], None],
         timeouts: Timeouts = Timeouts(),
         observe: events.Observer = events.ignore,
+        wanted: frozenset[type[events.Event]] | None = None,
         trace: bool = False,
         number: int = 0,
     ) -> None:
@@ -111,8 +113,7 @@ class AssociationProtocol(Protocol):
         self._timeouts = timeouts
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
         self._observe = observe
-        self._tells_of_start = events.wants(observe, events.OperationStarted)
-        self._tells_of_end = events.wants(observe, events.OperationEnded)
+        self.wanted = events.wanted(observe) if wanted is None else wanted
         if trace:
             association.trace = self._stepped
         self._establishment = Establishment(self, self, association, partial(consider, self), request)
@@ -234,8 +235,9 @@ class AssociationProtocol(Protocol):
         self._closing = False
         self._artim.stop()
         self._silence.stop()
-        seconds = self._clock.seconds() - self._began
-        self.tell(events.AssociationEnded(self, self._how, seconds, truncated))
+        if events.AssociationEnded in self.wanted:
+            seconds = self._clock.seconds() - self._began
+            self.tell(events.AssociationEnded(self, self._how, seconds, truncated))
         self._on_closed(self)
 
     def _stepped(self, state: State, event: Event, action: str, following: State) -> None:
@@ -461,7 +463,8 @@ class AssociationProtocol(Protocol):
     def _released(self) -> None:
         if self._how != "released":
             self._how = "released"
-            self.tell(events.AssociationReleased(self))
+            if events.AssociationReleased in self.wanted:
+                self.tell(events.AssociationReleased(self))
             self._ended.happens()
 
     def _release_confirmed(self) -> None:
@@ -545,7 +548,7 @@ class AssociationProtocol(Protocol):
             self._silence.came_on()
             if whole is not None:
                 self._wire.read_in_bulk(operation.octets > READ)
-        if self._tells_of_start:
+        if events.OperationStarted in self.wanted:
             self.tell(events.OperationStarted(self, operation))
         service = self._service_for(message.context.abstract_syntax)
         if in_use:
@@ -599,7 +602,7 @@ class AssociationProtocol(Protocol):
                 self._core.send_command(operation.context.id, response)
             else:
                 self._invocations.send(operation.context.id, response)
-        if self._tells_of_end:
+        if events.OperationEnded in self.wanted:
             seconds = self._clock.seconds() - began
             answered = response if sent else None
             self.tell(events.OperationEnded(self, operation, answered, operation.octets, seconds))
@@ -708,7 +711,7 @@ class AssociationProtocol(Protocol):
 
     def _set_silence(self) -> None:
         core, gate = self._core, self._gate
-        begun = core.in_pdu or core.in_message
+        begun = core.begun
         idle = not (begun or self._operations or self._invocations or gate.closed or gate.unread)
         if idle and core.state is State.STA6 and not self._closed:
             self._silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
