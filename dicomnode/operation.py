@@ -165,8 +165,17 @@ class Operation:
     def flush(self) -> None:
         """Hand on the fragments of the read that has ended."""
         fragments, self._fragments = self._fragments, []
+        if fragments:
+            self._hand_on(fragments)
+
+    def pass_on(self, fragments: list[memoryview]) -> None:
+        """Hand on the fragments of a read that has brought nothing else, and not the last."""
+        self.octets += sum(map(len, fragments))
+        self._hand_on(fragments)
+
+    def _hand_on(self, fragments: list[memoryview]) -> None:
         consumer = self._consumer
-        if not fragments or self._dropping or consumer is None:
+        if self._dropping or consumer is None:
             return
         try:
             if len(fragments) > MANY and sum(map(len, fragments)) < SMALL * len(fragments):

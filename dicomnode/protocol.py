@@ -37,7 +37,7 @@ from dicomnode.invocation import Invocations, Prepare, invoking
 from dicomnode.operation import Operation
 from dicomnode.timers import LINGER, Silence, Timeouts, Timer
 from dicomnode.waiting import Once
-from dicomnode.wire import READ, ITransport, Wire
+from dicomnode.wire import LEAST_READ, READ, ITransport, Wire
 
 #: Operations of one association at a time: one being performed, one on its way in. No asynchronous
 #: operations window is negotiated, so a requestor should not even send the second.
@@ -208,14 +208,16 @@ class AssociationProtocol(Protocol):
         self.pump()
 
     def dataReceived(self, data: bytes) -> None:
-        began = self._clock.seconds()
-        self._silence.octets += len(data)
+        size = len(data)
+        began = self._clock.seconds() if size > LEAST_READ else 0.0
+        self._silence.octets += size
         if self._at_rest:
             self._read_at_once(data)
         else:
             self._unread.append(data)
             self.read_on()
-        self._wire.took(self._clock.seconds() - began)
+        if size > LEAST_READ:  # less is read whatever it takes
+            self._wire.took(self._clock.seconds() - began)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
@@ -294,9 +296,13 @@ class AssociationProtocol(Protocol):
                 if taken is not None:
                     fragments, rest = taken
                     work = fragments.pdvs
-                    more_to_come = not fragments.is_last
-                    self._fragments(fragments)
-                    arriving.flush()
+                    if fragments.is_last:
+                        self._fragments(fragments)
+                    else:
+                        more_to_come = True
+                        arriving.pass_on(fragments.data)
+                        if not self._wire.bulk:
+                            self._wire.read_in_bulk(True)
         except Exception:
             self._reading_failed()
         finally:
@@ -610,7 +616,8 @@ class AssociationProtocol(Protocol):
             self._respond_release()
         if self._draining and not self._operations:
             self._abort("the service stops")
-        self.read_on()
+        if not self._reading:
+            self.read_on()
 
     def invocations_went_on(self) -> None:
         """What we invoke is answered, or sent: that may be what a release waits for."""

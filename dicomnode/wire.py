@@ -9,10 +9,11 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.protocols.policies import ProtocolWrapper
 
-#: How much is read at a time, in octets: while commands are exchanged, and while a data set arrives.
+#: How much is read at a time, in octets: while commands are exchanged, and while a data set arrives. The one
+#: brings an instance of 64 KiB with all that is around it, which then is kept at one stretch.
 #: More is read faster, and keeps everyone else waiting for longer; much more is not faster, for it no longer
 #: fits into the processor's caches. Two of them bring a CT or MR slice of 512 x 512 x 2 with its header.
-READ = 1 << 16
+READ = (1 << 16) + (1 << 13)
 BULK_READ = (1 << 18) + (1 << 15)
 
 #: How long what a read has brought may keep everyone else waiting, in seconds. When it takes longer, half as
@@ -36,7 +37,7 @@ class Wire:
         self._descriptor: FileDescriptor | None = None
         self._below: FileDescriptor | None = None
         self._socket: socket.socket | None = None
-        self._bulk = False
+        self.bulk = False  #: is as much read at a time as is good for a data set?
         self._most = BULK_READ
         bottom: Any = transport
         while isinstance(bottom, ProtocolWrapper):  # TLS; or the PROXY protocol
@@ -44,6 +45,7 @@ class Wire:
         if isinstance(bottom, FileDescriptor) and not getattr(bottom, "TLS", False):
             if bottom is transport:
                 self._descriptor = bottom
+                bottom.bufferSize = READ
             else:
                 self._below = bottom
         if ITCPTransport.providedBy(bottom):
@@ -95,7 +97,7 @@ class Wire:
 
     def read_in_bulk(self, bulk: bool) -> None:
         """Read as much at a time as is good for a data set; or go back to what is good for commands."""
-        self._bulk = bulk
+        self.bulk = bulk
         if self._descriptor is not None:
             self._descriptor.bufferSize = self._most if bulk else min(self._most, READ)
 
@@ -107,4 +109,4 @@ class Wire:
             self._most = min(self._most * 2, BULK_READ)
         else:
             return
-        self.read_in_bulk(self._bulk)
+        self.read_in_bulk(self.bulk)

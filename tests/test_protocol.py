@@ -50,7 +50,7 @@ from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer, Transport
 from dicomnode.timers import Timeouts
 from dicomnode.uids import VERIFICATION
-from dicomnode.wire import READ
+from dicomnode.wire import LEAST_READ, READ
 from tests.cases import (
     CT,
     CT_IMAGE_STORAGE,
@@ -840,6 +840,8 @@ class TurnTests(ShellTestCase):
         took: list[float] = []
         self.patch(peer.association._wire, "took", took.append)
         peer.sends(message(CT, store_rq(), b"data"))
+        self.assertEqual(took, [], "nothing could be shorter")
+        peer.sends(message(CT, store_rq(), bytes(LEAST_READ)))
         self.assertEqual(took, [3.0])
 
     def test_empty_fragments(self) -> None:

@@ -191,12 +191,13 @@ class WireTests(SynchronousTestCase):
 
     def test_bulk(self) -> None:
         """While a data set arrives, more is read at a time."""
-        sizes = []
+        usual = FileDescriptor.bufferSize
+        sizes = [self.descriptor.bufferSize]
         for bulk in (True, False):
             self.wire.read_in_bulk(bulk)
             sizes.append(self.descriptor.bufferSize)
-        self.assertEqual(sizes, [BULK_READ, READ])
-        self.assertEqual(FileDescriptor.bufferSize, READ)
+        self.assertEqual(sizes, [READ, BULK_READ, READ])
+        self.assertEqual(FileDescriptor.bufferSize, usual, "of everyone else")
 
     def test_long(self) -> None:
         """When what a read has brought keeps the others waiting, the next brings less; and more, when not."""
