@@ -30,6 +30,7 @@ BESIDE = "~"
 
 _PART = re.compile(r"\..+\.[0-9]+-[0-9]+\.part")
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_FOLLOW = os.access in os.supports_follow_symlinks
 
 #: What ``os.link`` fails with where there are no hard links.
@@ -171,11 +172,10 @@ class PartFile:
             space = os.statvfs(self._root)
             if space.f_bavail * space.f_frsize < self._reserve:
                 raise OSError(errno.ENOSPC, "free space is below the reserve")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         while self._descriptor < 0:
             part = f"{self._root}/.{self._label}.{os.getpid()}-{next(self._serials)}.part"
             try:
-                descriptor = os.open(part, flags, 0o666)
+                descriptor = os.open(part, _NEW, 0o666)
             except FileExistsError:
                 continue  # left by a dead process, or another machine's
             self._part, self._descriptor = part, descriptor  # from here on, discard knows of it

@@ -337,6 +337,11 @@ class Walk:
                     if tag not in marked:  # as most of them
                         position = value + length
                         continue
+                    name = marked[tag]
+                    if name and length <= LONGEST_VALUE and value + length <= end:
+                        position = value + length
+                        setattr(self, name, text(data[value:position]))
+                        continue
                 elif vr in LONG_VRS:
                     value += 4
                     if value > end:
