@@ -42,7 +42,6 @@ those within each round."""
 
 SERIAL = {server.name for server in SERVERS if server.serial}
 OURS = SERVERS[0].name
-FORK = "+B --fork"
 #: What takes as many cores as there are is compared with us in one process, and in two.
 SEVERAL = next(server.name for server in SERVERS if server.processes > 1)
 ALONE = "generator alone"  #: the load generator, with a peer that discards what it is sent
@@ -91,11 +90,11 @@ class Row:
         return "\n".join(lines)
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """Return what became of the goals; of those about a process for each association, in two ways."""
+        """Return what became of the goals: with one process, and where that was measured with several."""
         found = []
         for goal in self.scenario.goals:
             found.append(self._verdict(goal, OURS))
-            if goal.than == FORK and self.rounds.get(SEVERAL):
+            if goal.than and self.rounds.get(SEVERAL):
                 found.append(self._verdict(goal, SEVERAL))
         return found
 

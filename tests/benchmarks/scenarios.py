@@ -290,7 +290,7 @@ class Beside(Scenario):
         return figures
 
 
-_P, _B, _F, _T = "pynetdicom", "dcmtk +B", "+B --fork", "twisted sink"
+_P, _B, _F, _T, _C = "pynetdicom", "dcmtk +B", "+B --fork", "twisted sink", "C sink"
 
 SCENARIOS: tuple[Scenario, ...] = (
     Load(
@@ -298,7 +298,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         title="512 KiB, one association",
         operations=400,
         octets=512 * KIB,
-        goals=(Goal(8, 15, _P), Goal(1.0, 1.2, _B), Goal(1.0, 1.5, _T)),
+        goals=(Goal(8, 15, _P), Goal(1.0, 1.2, _B), Goal(1.0, 1.5, _T), Goal(0.5, 0.75, _C)),
     ),
     Load(
         name="bulk-4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.benchmarks.load import SCU, Refused
@@ -84,6 +86,20 @@ def _orthanc(port: int, directory: Path) -> list[str]:
     return [find_program("Orthanc") or "Orthanc", str(file)]
 
 
+def _c_sink(port: int, directory: Path) -> list[str]:
+    return [str(_compiled()), str(port), str(directory), *_ANSWERS]
+
+
+@cache
+def _compiled() -> Path:
+    """Compile the sink in C, for as long as this process runs."""
+    folder = tempfile.TemporaryDirectory(prefix="sink-")
+    atexit.register(folder.cleanup)
+    program = Path(folder.name, "sink")
+    subprocess.run(["cc", "-O2", "-o", program, Path(__file__).with_name("sink.c")], check=True)
+    return program
+
+
 #: The first is compared with the others, which sync nothing either.
 SERVERS = (
     Server("dicomnode", _dicomnode("none")),
@@ -98,6 +114,7 @@ SERVERS = (
         framed=True,
         canned=True,
     ),
+    Server("C sink", _c_sink, framed=True, canned=True),
     Server("orthanc", _orthanc),
 )
 
@@ -110,7 +127,9 @@ def discarding(octets: int) -> Server:
 
 def missing(server: Server) -> str | None:
     """Say what would have to be installed."""
-    program = {"dcmtk +B": "storescp", "+B --fork": "storescp", "orthanc": "Orthanc"}.get(server.name)
+    program = {"dcmtk +B": "storescp", "+B --fork": "storescp", "orthanc": "Orthanc", "C sink": "cc"}.get(
+        server.name
+    )
     if program is not None:
         return None if find_program(program) else f"{program} is not installed"
     if server.name == "pynetdicom" and importlib.util.find_spec("pynetdicom") is None:
