@@ -262,7 +262,7 @@ class Association:
             elif isinstance(item, PDUHeader):
                 indication = self._pdu_header(item)
             elif isinstance(item, PDUBody):
-                indication = self._pdu_body(item)
+                indication = self._pdu_body(item.pdu_type, item.data)
             else:
                 indication = self._refuse(Event.INVALID_PDU, item.reason, str(item))
             if indication is not None:
@@ -280,6 +280,8 @@ class Association:
         That is what :meth:`receive` would have yielded, for a fraction of what that costs. Where it is
         anything but a message as messages come, None is returned, and nothing has been received.
         """
+        if self.state is not State.STA6:
+            return None
         view = memoryview(data)
         context_id, behind = self._reader.find_command_set(view)
         context = self.contexts.get(context_id)
@@ -319,7 +321,7 @@ class Association:
         pdu_type, behind = self._reader.find_pdu(view)
         if (pdu_type, self.state) not in _WELCOME:
             return None
-        return self._pdu_body(PDUBody(pdu_type, view[HEADER.size : behind])), view[behind:]
+        return self._pdu_body(pdu_type, view[HEADER.size : behind]), view[behind:]
 
     def _pdu_header(self, header: PDUHeader) -> Indication | None:
         """Judge a PDU by its type and the state, before its length is waited for."""
@@ -332,14 +334,14 @@ class Association:
             self._step(event)
         return None
 
-    def _pdu_body(self, item: PDUBody) -> Indication | None:
+    def _pdu_body(self, pdu_type: int, data: memoryview) -> Indication | None:
         try:
-            pdu = PDUS[item.pdu_type].decode(item.data)
+            pdu = PDUS[pdu_type].decode(data)
         except InvalidPDU as error:
             return self._refuse(Event.INVALID_PDU, error.reason, str(error))
         # The local user may have acted since the header was judged, but no primitive makes a PDU that
         # was welcome unwelcome: the table has it so.
-        self._step(_EVENT_OF[item.pdu_type])
+        self._step(_EVENT_OF[pdu_type])
         if isinstance(pdu, AssociateRQ):
             self._request = pdu
             if pdu.protocol_version & 1:

@@ -151,11 +151,10 @@ class PDUReader:
         if self._pdu_left or self._header or self._skipping or len(view) < HEADER.size:
             return 0, 0
         pdu_type, length = HEADER.unpack_from(view)
-        most = ASSOCIATE_LIMIT if pdu_type in (ASSOCIATE_RQ, ASSOCIATE_AC) else 4
-        least = 0 if most != 4 else 4
-        if not least <= length <= most or HEADER.size + length > len(view):
+        behind = HEADER.size + length
+        if behind > len(view) or (length != 4 and pdu_type not in (ASSOCIATE_RQ, ASSOCIATE_AC)):
             return 0, 0
-        return pdu_type, HEADER.size + length
+        return (pdu_type, behind) if length <= ASSOCIATE_LIMIT else (0, 0)
 
     def take_data_set(self, view: memoryview, position: int = 0) -> tuple[int, DataSetFragments] | None:
         """Take what ``view`` holds, from ``position`` on, of the data set that is awaited.
