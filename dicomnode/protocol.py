@@ -6,13 +6,12 @@ the transport, arms its timers, and gives its messages to services. Both ends us
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,7 +19,7 @@ from zope.interface import implementer
 
 from dicomnode import events
 from dicomnode.core import association as core
-from dicomnode.core.command import CCancelRQ, CFindRQ, CGetRQ, CMoveRQ, Command, Request, Response, Status
+from dicomnode.core.command import CCancelRQ, Command, Request, Response
 from dicomnode.core.machine import Event, Role, State
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRQ
@@ -32,25 +31,13 @@ from dicomnode.errors import (
 )
 from dicomnode.establishment import Establishment, nobody
 from dicomnode.gate import Gate
+from dicomnode.intake import Intake
 from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
 from dicomnode.invocation import Invocations, Prepare, invoking
-from dicomnode.operation import Operation
+from dicomnode.performing import Operations
 from dicomnode.timers import LINGER, Silence, Timeouts, Timer
 from dicomnode.waiting import Once
-from dicomnode.wire import LEAST_READ, READ, ITransport, Wire
-
-#: Operations of one association at a time: one being performed, one on its way in. No asynchronous
-#: operations window is negotiated, so a requestor should not even send the second.
-OPERATIONS = 2
-
-#: The same where a window without limit was negotiated: what comes beyond them waits unread, as it does
-#: everywhere, and what is performed here stays bounded.
-UNLIMITED = 64
-
-#: What one association does before it is another's turn: the work of so many fragments of a data set,
-#: a message counting as ``MESSAGE_WORK`` of them. That is some milliseconds, whoever sends what.
-TURN = 512
-MESSAGE_WORK = 32
+from dicomnode.wire import ITransport, Wire
 
 _log = Logger()  # for what an observer cannot be told: its own failure
 
@@ -69,20 +56,16 @@ class AssociationProtocol(Protocol):
     :param trace: observe each step of the protocol machine.
     """
 
-    _gate: Gate  # there are these two from when there is a transport
+    observer_failed = False
+
+    _gate: Gate  # there are these three from when there is a transport
     _wire: Wire
-    _ahead: core.Indication | None = None  # the next of them, where that has been looked at
-    _reading = False
-    _at_rest = True  # has all that came been read, as far as it goes?
-    _next_turn: IDelayedCall | None = None
-    _performs = OPERATIONS
-    _arriving: Operation | None = None
+    _intake: Intake
     _invocations: Invocations | None = None  # it has none that has never invoked anything
     _releasing: Deferred[None] | None = None
     _release_due = False  # once what was invoked is answered
     _state = State.STA1  # for which ARTIM was set
     _draining = False
-    _observer_failed = False
     _closing = False
     _how = "never"
     _began = 0.0
@@ -108,7 +91,6 @@ class AssociationProtocol(Protocol):
         self.called_ae_title = ""
         self._core = association
         self._clock = clock
-        self._service_for = service_for
         self._on_closed = closed
         self._timeouts = timeouts
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
@@ -117,12 +99,10 @@ class AssociationProtocol(Protocol):
         if trace:
             association.trace = self._stepped
         self._establishment = Establishment(self, self, association, partial(consider, self), request)
-        self._unread: deque[bytes | memoryview] = deque()
-        self._indications: Iterator[core.Indication] = iter(())
-        self._operations: dict[Operation, float] = {}  # to when they began
         self._ended = Once()
         self._artim = Timer(clock, self._artim_expired)
         self._silence = Silence(clock, self._silent)
+        self._operations = Operations(self, self, association, clock, self._silence, service_for)
 
     @property
     def _transport(self) -> ITransport:
@@ -203,30 +183,22 @@ class AssociationProtocol(Protocol):
         transport = self._transport
         self._wire = Wire(transport)
         self._gate = Gate(transport, paused=self._paused, changed=self._set_silence)
+        self._operations.opened(self._gate, self._wire)
+        self._intake = Intake(
+            self, self._core, self._operations, self._gate, self._wire, self._silence, self._clock
+        )
         self._core.transport_opened()
         self._establishment.opened()
         self.pump()
 
     def dataReceived(self, data: bytes) -> None:
-        size = len(data)
-        began = self._clock.seconds() if size > LEAST_READ else 0.0
-        self._silence.octets += size
-        if self._at_rest:
-            self._read_at_once(data)
-        else:
-            self._unread.append(data)
-            self.read_on()
-        if size > LEAST_READ:  # less is read whatever it takes
-            self._wire.took(self._clock.seconds() - began)
+        self._intake.receive(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closed = True
         self._gate.lost()
-        if self._next_turn is not None:
-            self._next_turn.cancel()
         truncated = self._core.in_pdu
-        self._unread.clear()
-        self._indications, self._ahead = iter(()), None
+        self._intake.lost()
         for _ in self._core.transport_closed():
             pass  # an A-P-ABORT: what is over says so itself
         self._association_over(
@@ -245,179 +217,25 @@ class AssociationProtocol(Protocol):
     def _stepped(self, state: State, event: Event, action: str, following: State) -> None:
         self.tell(events.Transition(self, state, event, action, following))
 
-    # Reading
+    # What is read
 
-    def read_on(self, work: int = 0) -> None:
-        """Read what has arrived, as far as there is someone to take it.
+    def read_on(self) -> None:
+        """Read what has arrived, as far as there is someone to take it."""
+        self._intake.read_on()
 
-        :param work: what was done already of the work of a turn.
-        """
-        if self._reading:
-            return
-        if self._next_turn is None:
-            self._reading = True
-            try:
-                self._read(work)
-            except Exception:
-                self._reading_failed()
-            finally:
-                self._reading = False
-        self.pump()
-
-    def _reading_failed(self) -> None:
+    def reading_failed(self) -> None:
+        """Abort, for the exception that is being handled."""
         self.unexpected(Failure(), "reading")  # type: ignore[no-untyped-call]
         self._abort("an internal error")
 
-    def _read_at_once(self, data: bytes) -> None:
-        """Read what came while all before it was read: mostly a message, or more of a data set.
-
-        These are taken as a whole, for a fraction of what it costs to have them indicated one by one.
-        Anything else, and what is behind them, is read as what waits is.
-        """
-        self._at_rest = False
-        self._reading = True
-        rest: bytes | memoryview = data
-        work = 0
-        more_to_come = False
-        arriving = self._arriving
-        try:
-            if arriving is None:
-                message = self._core.receive_message(data)
-                if message is not None:
-                    received, fragments, rest = message
-                    work = self._take_message(received, fragments)
-                elif (pdu := self._core.receive_pdu(data)) is not None:
-                    indication, rest = pdu
-                    work = MESSAGE_WORK
-                    if indication is not None:
-                        self._indicated(indication)
-            elif not arriving.awaits_consumer:
-                taken = self._core.receive_fragments(data)
-                if taken is not None:
-                    fragments, rest = taken
-                    work = fragments.pdvs
-                    if fragments.is_last:
-                        self._fragments(fragments)
-                    else:
-                        more_to_come = True
-                        arriving.pass_on(fragments.data)
-                        if not self._wire.bulk:
-                            self._wire.read_in_bulk(True)
-        except Exception:
-            self._reading_failed()
-        finally:
-            self._reading = False
-        if rest:
-            self._unread.appendleft(rest)
-        if not work or self._unread or self._ahead is not None:
-            self.read_on(work)
-            return
-        self._at_rest = True
-        if more_to_come and not (self._core.waits_to_send or self._observer_failed):
-            self._silence.went_on()
-        else:
-            self.pump()
-
-    def _take_message(self, message: core.MessageReceived, fragments: core.DataSetFragments | None) -> int:
-        """Take a message, with what has come of its data set. Return its work; 0: it is yet to be done."""
-        command = message.command
-        if not isinstance(command, Request) or self._is_surplus(command):
-            self._indications = iter((message,) if fragments is None else (message, fragments))
-            return 0
-        if fragments is None or fragments.is_last:
-            self._message_received(message, fragments)
-            return MESSAGE_WORK + (0 if fragments is None else fragments.pdvs)
-        self._message_received(message, None)
-        operation = self._arriving  # None: the association is over
-        if operation is not None and fragments.data:
-            if operation.awaits_consumer:
-                self._ahead = fragments
-            else:
-                self._fragments(fragments)
-                operation.flush()
-        return MESSAGE_WORK + fragments.pdvs
-
-    def _read(self, work: int) -> None:
-        self._at_rest = False
-        while True:
-            if work >= TURN:
-                self._gate.hold()
-                self._next_turn = self._clock.callLater(0, self._take_turn)
-                break
-            arriving = self._arriving
-            if arriving is not None and arriving.awaits_consumer:
-                # What is read already waits as it is; what is not waits in the peer.
-                self.pause(self)
-                break
-            indication = self._ahead or next(self._indications, None)
-            if indication is None:
-                if self._unread:
-                    self._indications = self._core.receive(self._unread.popleft())
-                    continue
-                self.resume(self)
-                if self._unread:  # resuming has brought more
-                    continue
-                self._at_rest = True
-                break
-            self._ahead = None
-            if isinstance(indication, core.DataSetFragments):
-                work += indication.pdvs
-                self._fragments(indication)
-            elif isinstance(indication, core.MessageReceived):
-                work += MESSAGE_WORK
-                self._ahead = indication if self._is_surplus(indication.command) else None
-                if self._ahead is not None:
-                    self.pause(self)
-                    break
-                whole = self._whole(indication.command) if indication.has_data_set else None
-                if whole is not None:
-                    work += whole.pdvs
-                self._message_received(indication, whole)
-            elif isinstance(indication, core.MessageContinued):
-                work += indication.pdvs
-            else:
-                work += MESSAGE_WORK
-                self._indicated(indication)
-        if self._arriving is not None:
-            self._arriving.flush()
-
-    def _take_turn(self) -> None:
-        self._next_turn = None
-        self.read_on()
-        if self._next_turn is None:
-            self._gate.release()
-
-    def _is_surplus(self, command: Command) -> bool:
-        """Is a request to wait until one before it is answered?
-
-        Not where we await a response, which may be behind it: that is refused instead.
-        """
-        return (
-            len(self._operations) >= self._performs
-            and isinstance(command, Request)
-            and not (self._invocations is not None and self._invocations.awaiting)
-        )
-
-    def _whole(self, command: Command) -> core.DataSetFragments | None:
-        """Return a request's data set, if that has been read already, to its end.
-
-        Of small instances it has: there is nothing to wait for in between, then, and less to do.
-        """
-        if not isinstance(command, Request):
-            return None
-        following = next(self._indications, None)
-        if isinstance(following, core.DataSetFragments) and following.is_last:
-            return following
-        self._ahead = following
-        return None
-
-    def _indicated(self, indication: core.Indication) -> None:
+    def indicated(self, indication: core.Indication) -> None:
+        """Take what is no message."""
         if isinstance(indication, core.AssociateRequested):
             self._establishment.requested(indication.request)
         elif isinstance(indication, core.AssociateRefused):
             self._establishment.refused(indication.request, indication.rejection)
         elif isinstance(indication, core.ReleaseRequested):
-            self._abandon_arriving()
+            self._operations.abandon_arriving()
             if self._invocations is not None:
                 self._invocations.released()
             self._respond_release()
@@ -436,25 +254,18 @@ class AssociationProtocol(Protocol):
         self._gate.established()
         if window is not None:
             invoked, performed = window
-            # Two at least, as an acceptor: what is pipelined waits here, or there.
-            self._performs = max(OPERATIONS, performed or UNLIMITED)
+            self._operations.negotiated(performed)
             self._invocations = Invocations(self, self, self._core, self._gate, self._clock, invoked)
 
     def was_rejected(self) -> None:
         """There is none."""
         self._how = "rejected"
 
-    def _abandon_arriving(self) -> None:
-        """A request whose data set has not come whole will never be: Sta8 lets no more of it come."""
-        operation, self._arriving = self._arriving, None
-        if operation is not None:
-            self._end(operation, self._operations.pop(operation))
-
     def _respond_release(self) -> None:
         """Answer A-RELEASE-RQ, once what was asked for before it is answered (AR-7)."""
         state = self._core.state
         sending = self._invocations is not None and self._invocations.sending
-        if state is State.STA8 and (self._operations or sending):
+        if state is State.STA8 and (self._operations.unanswered or sending):
             return
         # Where two releases cross, no state lets us answer an operation any more.
         if state in (State.STA8, State.STA9, State.STA12):
@@ -509,11 +320,7 @@ class AssociationProtocol(Protocol):
 
     def _association_over(self, error: Exception) -> None:
         """Nothing can be asked or answered any more. What still comes is read, for the peer's close."""
-        self._arriving = self._ahead = None
-        operations, self._operations = self._operations, {}
-        for operation, began in operations.items():
-            self._end(operation, began)
-        self.resume(self)
+        self._intake.over()
         self._release_due = False
         releasing, self._releasing = self._releasing, None
         if self._invocations is not None:
@@ -523,48 +330,16 @@ class AssociationProtocol(Protocol):
         self._establishment.over(error)
         self._ended.happens(error)
 
-    def _end(self, operation: Operation, began: float) -> None:
-        """An operation ends without an answer."""
-        operation.association_ended()
-        seconds = self._clock.seconds() - began
-        self.tell(events.OperationEnded(self, operation, None, operation.octets, seconds))
+    # Messages
 
-    # Operations
-
-    def _message_received(self, message: core.MessageReceived, whole: core.DataSetFragments | None) -> None:
+    def message_received(self, message: core.MessageReceived) -> None:
+        """Take a message that is no request."""
         command = message.command
         if isinstance(command, CCancelRQ):
             self.tell(events.CancelReceived(self, message.context.id, command))
-            self._cancel(command.message_id_being_responded_to)
-            return
-        if not isinstance(command, Request):
+            self._operations.cancel(command.message_id_being_responded_to)
+        else:
             self._responded(command, message.has_data_set)
-            return
-        data_set = None if whole is None else whole.data
-        operation = Operation(self, self, message.context, command, message.has_data_set, data_set)
-        others = self._operations
-        in_use = too_many = False
-        if others:
-            in_use = any(other.request.message_id == command.message_id for other in others)
-            too_many = len(others) >= self._performs
-        others[operation] = self._clock.seconds()
-        if operation.arriving:
-            self._arriving = operation
-        else:
-            self._silence.came_on()
-            if whole is not None:
-                self._wire.read_in_bulk(operation.octets > READ)
-        if events.OperationStarted in self.wanted:
-            self.tell(events.OperationStarted(self, operation))
-        service = self._service_for(message.context.abstract_syntax)
-        if in_use:
-            operation.refuse(Status.DUPLICATE_INVOCATION, "the Message ID is in use")
-        elif too_many:
-            operation.refuse(Status.RESOURCE_LIMITATION, "more operations than were negotiated")
-        elif service is None:
-            operation.refuse(Status.UNRECOGNIZED_OPERATION, "")
-        else:
-            operation.perform(service)
 
     def _responded(self, command: Command, has_data_set: bool) -> None:
         if not has_data_set:
@@ -575,49 +350,33 @@ class AssociationProtocol(Protocol):
         ):
             self._abort(f"a {type(command).__name__} that answers nothing")
 
-    def _fragments(self, fragments: core.DataSetFragments) -> None:
-        operation = self._arriving
-        if operation is None:
-            # Of a response; or of a message that nobody performs: C-CANCEL-RQ has none.
-            if fragments.is_last:
-                self._silence.came_on()
-            if self._invocations is not None:
-                self._invocations.fragments(fragments.data, fragments.is_last)
-            return
+    def fragments_received(self, fragments: core.DataSetFragments) -> None:
+        """Take fragments of a response's data set: that of a request has operations to take it."""
+        # Or of a message that nobody performs: C-CANCEL-RQ has none.
         if fragments.is_last:
             self._silence.came_on()
-            self._arriving = None
-        operation.receive(fragments.data, fragments.is_last)
-        # Behind a large instance there comes, most likely, another.
-        self._wire.read_in_bulk(operation.octets > READ or not fragments.is_last)
+        if self._invocations is not None:
+            self._invocations.fragments(fragments.data, fragments.is_last)
 
-    def _cancel(self, message_id: int) -> None:
-        for operation in list(self._operations):
-            request = operation.request
-            if request.message_id == message_id and isinstance(request, CFindRQ | CGetRQ | CMoveRQ):
-                operation.cancel()
+    def awaits_response(self) -> bool:
+        """Is a response awaited?"""
+        return self._invocations is not None and self._invocations.awaiting
 
-    def answer(self, operation: Operation, response: Response) -> None:
-        """Send the response of an operation, unless we have asked for release ourselves."""
-        began = self._operations.pop(operation, None)
-        if began is None:
-            return
-        sent = self._core.state in (State.STA6, State.STA8)
-        if sent:
-            if self._invocations is None:
-                self._core.send_command(operation.context.id, response)
-            else:
-                self._invocations.send(operation.context.id, response)
-        if events.OperationEnded in self.wanted:
-            seconds = self._clock.seconds() - began
-            answered = response if sent else None
-            self.tell(events.OperationEnded(self, operation, answered, operation.octets, seconds))
+    def respond(self, context_id: int, response: Response) -> None:
+        """Send a response: behind the data set that is being sent, where one is."""
+        if self._invocations is None:
+            self._core.send_command(context_id, response)
+        else:
+            self._invocations.send(context_id, response)
+
+    def operations_went_on(self) -> None:
+        """One is answered, or cannot be any more: that may be what a release, or our end, waits for."""
         if self._core.state is not State.STA6:
             self._respond_release()
-        if self._draining and not self._operations:
+        if self._draining and not self._operations.unanswered:
             self._abort("the service stops")
-        if not self._reading:
-            self.read_on()
+        if not self._intake.reading:
+            self._intake.read_on()
 
     def invocations_went_on(self) -> None:
         """What we invoke is answered, or sent: that may be what a release waits for."""
@@ -637,19 +396,9 @@ class AssociationProtocol(Protocol):
         try:
             self._observe(event)
         except Exception:
-            if not self._observer_failed:
-                self._observer_failed = True
+            if not self.observer_failed:
+                self.observer_failed = True
                 _log.failure("An observer failed upon {event}", event=type(event).__name__)
-
-    # Pausing: the transport is paused while there is any reason for it
-
-    def pause(self, reason: object) -> None:
-        """Stop reading from the transport until ``reason`` is resumed."""
-        self._gate.close(reason)
-
-    def resume(self, reason: object) -> None:
-        """``reason`` is none any more."""
-        self._gate.open(reason)
 
     def _paused(self, paused: bool) -> None:
         self.tell(events.Paused(self) if paused else events.Resumed(self))
@@ -659,7 +408,7 @@ class AssociationProtocol(Protocol):
     def drain(self) -> None:
         """Let the operations in flight be answered, then abort: the peer is told."""
         self._draining = True
-        if not self._operations:
+        if not self._operations.unanswered:
             self.stop()
 
     def stop(self) -> None:
@@ -677,9 +426,9 @@ class AssociationProtocol(Protocol):
 
     def pump(self) -> None:
         """Bring the transport and the timers in step with the core."""
-        if self._reading or self._closed:
+        if self._intake.reading or self._closed:
             return
-        if self._observer_failed and not self._closing:
+        if self.observer_failed and not self._closing:
             self._abort("an observer failed")
         data = self._core.data_to_send()
         if data:
@@ -719,7 +468,7 @@ class AssociationProtocol(Protocol):
     def _set_silence(self) -> None:
         core, gate = self._core, self._gate
         begun = core.begun
-        idle = not (begun or self._operations or self._invocations or gate.closed or gate.unread)
+        idle = not (begun or self._operations.unanswered or self._invocations or gate.closed or gate.unread)
         if idle and core.state is State.STA6 and not self._closed:
             self._silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
         else:
@@ -747,7 +496,7 @@ class AssociationProtocol(Protocol):
                 return timeouts.dimse, "DIMSE"
         elif self._invocations is not None and self._invocations.awaiting and not self._invocations.sending:
             return timeouts.dimse, "DIMSE"
-        elif self._operations and not self._core.in_pdu:
+        elif self._operations.unanswered and not self._core.in_pdu:
             return timeouts.performing, "performing"  # it waits for us
         elif self._invocations is not None:
             if self._invocations.sending:

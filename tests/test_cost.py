@@ -23,8 +23,8 @@ from dicomnode.commits import Sync
 from dicomnode.core.items import UserInformation
 from dicomnode.core.pdu import AssociateRQ, ProposedContext, ReleaseRP, ReleaseRQ
 from dicomnode.filestore import FileStorage
+from dicomnode.intake import TURN
 from dicomnode.observers import LogObserver
-from dicomnode.protocol import TURN
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import Pool, Transport
 from dicomnode.uids import VERIFICATION

@@ -46,7 +46,11 @@ MAY_IMPORT = {
     "timers": "",
     "invocation": "errors core interfaces events sending gate reading",
     "establishment": "errors core interfaces events invocation",
-    "protocol": "errors core interfaces events wire waiting gate operation timers invocation establishment",
+    "performing": "core interfaces events wire gate operation timers",
+    "intake": "core wire gate timers performing",
+    "protocol": """
+        errors core interfaces events wire waiting gate timers invocation establishment performing intake
+    """,
     "sources": "errors core interfaces uids sending invocation part10 reading",
     "requestor": """
         errors core interfaces events uids implementation timers invocation protocol sources offer

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from dicomnode import events, invocation, protocol
+from dicomnode import events, invocation, performing
 from dicomnode.core.command import (
     CCancelRQ,
     CEchoRQ,
@@ -134,14 +134,14 @@ class WindowTests(RequestorCase):
             asynchronous_operations=(1, 0),
             services=[service],
         )
-        for number in range(protocol.UNLIMITED + 3):
+        for number in range(performing.UNLIMITED + 3):
             peer.invokes(CT, store_rq(number + 1), b"data")
-        self.assertEqual(len(service.turns), protocol.UNLIMITED)
+        self.assertEqual(len(service.turns), performing.UNLIMITED)
         self.assertTrue(peer.transport.paused)
         for turn in service.turns:
             turn.callback(0)
         peer.exchange()
-        self.assertEqual(len(peer.messages), protocol.UNLIMITED + 3)
+        self.assertEqual(len(peer.messages), performing.UNLIMITED + 3)
 
     def test_unlimited(self) -> None:
         """Without a limit there are as many as have Message IDs, and the next waits for one."""

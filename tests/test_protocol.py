@@ -44,8 +44,9 @@ from dicomnode.errors import (
     AssociationTimedOut,
     LocalProtocolError,
 )
+from dicomnode.intake import MESSAGE_WORK, TURN
 from dicomnode.interfaces import IAssociation, IOperation
-from dicomnode.protocol import MESSAGE_WORK, TURN, AssociationProtocol
+from dicomnode.protocol import AssociationProtocol
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer, Transport
 from dicomnode.timers import Timeouts
@@ -861,12 +862,12 @@ class TurnTests(ShellTestCase):
 
     def arrived(self, peer: Peer) -> int:
         """Return how many octets of its data set the operation that is arriving has had."""
-        (operation,) = peer.association._operations
+        (operation,) = peer.association._operations.unanswered
         return operation.octets
 
     def take_turn(self, peer: Peer) -> None:
         """Take one turn: a Clock that advances would take all, for what is called later is due as well."""
-        (turn,) = (call for call in self.reactor.calls if call.func == peer.association._take_turn)
+        (turn,) = (call for call in self.reactor.calls if call.func == peer.association._intake._take_turn)
         take = turn.func
         turn.cancel()
         take()
@@ -935,10 +936,10 @@ class TurnTests(ShellTestCase):
         """Who is paused for a reason when the turn comes stays paused."""
         peer = self.associates()
         peer.transport.deliver(begun(CT, store_rq()) + data(CT, b"x", last=False) * 2 * TURN)
-        peer.association.pause(self)
+        peer.association._gate.close(self)
         self.reactor.advance(0)
         self.assertTrue(peer.transport.paused)
-        peer.association.resume(self)
+        peer.association._gate.open(self)
         self.assertFalse(peer.transport.paused)
         peer.transport.deliver(data(CT, b""))
 
@@ -946,8 +947,8 @@ class TurnTests(ShellTestCase):
         """A reason that goes before the turn comes does not let more be read."""
         peer = self.associates()
         peer.transport.deliver(begun(CT, store_rq()) + data(CT, b"x", last=False) * 2 * TURN)
-        peer.association.pause(self)
-        peer.association.resume(self)
+        peer.association._gate.close(self)
+        peer.association._gate.open(self)
         self.assertTrue(peer.transport.paused)
         self.reactor.advance(0)
         self.assertFalse(peer.transport.paused)
