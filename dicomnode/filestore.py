@@ -136,7 +136,8 @@ class FileStorage:
             if isinstance(error, OSError):
                 self.tell_of_failure(instance, file, error)
             raise
-        self.took(self.reactor.seconds() - began)
+        finally:
+            self.took(self.reactor.seconds() - began)
         if self.tells_of_kept:
             self.tell_of_kept(instance, kept)
 

@@ -82,14 +82,14 @@ class Intake:
     def receive(self, data: bytes) -> None:
         """Take what the transport has brought."""
         size = len(data)
-        began = self._clock.seconds() if size > LEAST_READ else 0.0
+        began = self._clock.seconds() if size >= LEAST_READ else 0.0
         self._silence.octets += size
         if self._at_rest:
             self._read_at_once(data)
         else:
             self._unread.append(data)
             self.read_on()
-        if size > LEAST_READ:  # less is read whatever it takes
+        if size >= LEAST_READ:  # as much is read whatever it takes; whether it may be more shows then
             self._wire.took(self._clock.seconds() - began)
 
     def read_on(self, work: int = 0) -> None:
@@ -163,7 +163,9 @@ class Intake:
             self.reading = False
         if rest:
             self._unread.appendleft(rest)
-        if not work or self._unread or self._ahead is not None:
+        arriving = self._operations.arriving
+        waits = arriving is not None and arriving.awaits_consumer
+        if not work or waits or self._unread or self._ahead is not None:
             self.read_on(work)
             return
         self._at_rest = True
@@ -213,6 +215,8 @@ class Intake:
                 if self._unread:
                     self._indications = self._core.receive(self._unread.popleft())
                     continue
+                if arriving is not None:
+                    arriving.flush()  # while all that comes meanwhile waits
                 self._gate.open(self)
                 if self._unread:  # resuming has brought more
                     continue

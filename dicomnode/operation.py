@@ -170,8 +170,9 @@ class Operation:
 
     def pass_on(self, fragments: list[memoryview]) -> None:
         """Hand on the fragments of a read that has brought nothing else, and not the last."""
-        self.octets += sum(map(len, fragments))
-        self._hand_on(fragments)
+        if fragments:
+            self.octets += sum(map(len, fragments))
+            self._hand_on(fragments)
 
     def _hand_on(self, fragments: list[memoryview]) -> None:
         consumer = self._consumer

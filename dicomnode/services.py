@@ -28,6 +28,7 @@ from dicomnode.interfaces import (
     IService,
     IStorage,
 )
+from dicomnode.operation import Operation
 from dicomnode.waiting import deferred_of, kept_on, shielded
 from dicomnode.walking import ThreadedWalking, Threads, Walking
 
@@ -168,8 +169,9 @@ class Storage:
         self._judge(operation)
         walk = Walk(operation.context.transfer_syntax) if self._walk else None
         instance = Instance.of(operation, walk)
-        if self._immediate is not None and self._immediate.immediate:
-            data_set: Sequence[memoryview] | None = getattr(operation, "whole", None)
+        # Who wraps an operation means its data set to be delivered.
+        if type(operation) is Operation and self._immediate is not None and self._immediate.immediate:
+            data_set = operation.whole
             if data_set is not None and not (walk is not None and walk.deflated):
                 self._keep(operation, instance, data_set)
                 return Status.SUCCESS

@@ -165,6 +165,14 @@ class ImmediateTests(FileStorageCase):
         self.storage.keep(instance(), [b"data"])
         self.assertFalse(self.storage.immediate)
 
+    def test_refused_slowly(self) -> None:
+        """That the disk is slow is learned from what is refused, too."""
+        self.puts("CT.1.2.3")
+        storage = self.make_storage(on_duplicate=OnDuplicate.REFUSE)
+        self.disk.stalls()
+        self.assertRaises(OperationFailed, storage.keep, instance(), [b"data"])
+        self.assertFalse(storage.immediate)
+
 
 class SlowFileWriterContractTests(FileWriterContractTests):
     """A file writer keeps the contract of writers when all its writes go to threads, too."""

@@ -65,7 +65,7 @@ MAY_IMPORT = {
     """,
     "walking": "core interfaces",
     "considering": "interfaces waiting walking",
-    "services": "errors core interfaces events uids waiting walking considering",
+    "services": "errors core interfaces events operation uids waiting walking considering",
     "partfile": "errors core",
     "commits": "partfile",
     "layout": "interfaces uids",

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
-from zope.interface import implementer_only
+from zope.interface import implementer, implementer_only
 from zope.interface.verify import verifyObject
 
 from dicomnode import events
@@ -648,6 +648,66 @@ class GateTests(ShellTestCase):
         self.assertResponses(peer, 0x0000)
         self.assertEqual(self.storage.instances["1.2.3"][1], b"data")
 
+    def test_nobody_takes_it(self) -> None:
+        """Until someone takes the data set, nothing more is read than what came with its request."""
+        for came in (b"", data(CT, b"da", last=False)):
+            service = Waiting()
+            service._perform = lambda operation, service=service: service.turn()  # type: ignore[misc]
+            self.accepts(service)
+            peer = self.associates()
+            peer.sends(begun(CT, store_rq()) + came)
+            self.assertReading(peer, False)
+            self.assertEqual(len(self.seen.of(events.Paused)), 1)
+            self.seen.events.clear()
+
+    def test_delivers_when_resumed(self) -> None:
+        """What a transport delivers while the consumer is given what came before comes behind that."""
+
+        class OneByOne(Transport):
+            def resumeProducing(self) -> None:
+                self.paused = False
+                if self._arriving:
+                    self.protocol.dataReceived(self._arriving.popleft())
+
+        @implementer(IConsumer)
+        class Restless:
+            def __init__(self) -> None:
+                self.data = b""
+
+            def registerProducer(self, producer: Any, streaming: bool) -> None:
+                self.producer = producer
+
+            def unregisterProducer(self) -> None:
+                pass
+
+            def write(self, octets: bytes) -> None:
+                self.data += octets
+                self.producer.pauseProducing()
+                self.producer.resumeProducing()
+
+        turn: Deferred[None] = Deferred()
+        consumer = Restless()
+
+        async def perform(operation: IOperation) -> int:
+            await turn
+            await operation.deliver_data_set(consumer)
+            return 0
+
+        self.accepts(Service(perform))
+        peer = self.associates()
+        transport = peer.transport
+        transport.__class__ = OneByOne
+        peer.association.dataReceived(begun(CT, store_rq()) + data(CT, b"11", False) + data(CT, b"22", False))
+        for fragments in ((b"33", b"44"), (b"55",)):
+            transport._arriving.append(b"".join(data(CT, fragment, False) for fragment in fragments))
+        transport._arriving.append(data(CT, b"66"))
+        turn.callback(None)
+        while transport._arriving:
+            transport.resumeProducing()
+        peer.exchange()
+        self.assertEqual(consumer.data, b"112233445566")
+        self.assertResponses(peer, 0x0000)
+
     def test_pauses_are_observed(self) -> None:
         """Each pause is observed once, and each end of one, however often a writer says so."""
         peer = self.associates()
@@ -842,8 +902,9 @@ class TurnTests(ShellTestCase):
         self.patch(peer.association._wire, "took", took.append)
         peer.sends(message(CT, store_rq(), b"data"))
         self.assertEqual(took, [], "nothing could be shorter")
-        peer.sends(message(CT, store_rq(), bytes(LEAST_READ)))
-        self.assertEqual(took, [3.0])
+        around = len(message(CT, store_rq(), b""))
+        peer.transport.deliver(message(CT, store_rq(), bytes(LEAST_READ - around)))
+        self.assertEqual(took, [3.0], "as much as is read at least: it may be more again")
 
     def test_empty_fragments(self) -> None:
         """PDVs that bring nothing count as those that bring an octet: of a command set, and of a data set."""

@@ -200,6 +200,39 @@ class VerificationTests(ServiceCase):
         self.assert_answered(0x0211)
 
 
+class WrappedTests(ServiceCase):
+    """Who wraps an operation has the last word on what a storage is given."""
+
+    def test_wrapped_operation(self) -> None:
+        """A small data set comes through the wrapper, too, though the storage could keep it at once."""
+
+        class Anonymous:
+            def __init__(self, operation: Any) -> None:
+                self._operation = operation
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._operation, name)
+
+            def deliver_data_set(self, consumer: Any) -> Any:
+                write = consumer.writeSequence
+                consumer.writeSequence = lambda data: write([b"".join(data).replace(b"A^B", b"X^X")])
+                return self._operation.deliver_data_set(consumer)
+
+        class Anonymizing(Storage):
+            async def perform(self, operation: Any) -> int:
+                return await super().perform(Anonymous(operation))
+
+        directory = self.mktemp()
+        os.mkdir(directory)
+        storage = FileStorage(directory, reactor=Reactor(), pool=cast(Any, Pool()), sync=Sync.NONE)
+        peer = Peer(Acceptor(Reactor(), [Anonymizing(storage)]))
+        peer.associates({CT: [EXPLICIT_VR_LE]})
+        peer.stores("1.2.3", data_set())
+        self.assertEqual(peer.response.status, 0)
+        with open(os.path.join(directory, "CT.1.2.3"), "rb") as file:
+            self.assertIn(b"X^X", file.read())
+
+
 class StorageTests(ServiceCase):
     """The Storage service class gives to a storage what is an instance, and says what is not."""
 

@@ -285,7 +285,7 @@ class Association:
         view = memoryview(data)
         context_id, behind = self._reader.find_command_set(view)
         context = self.contexts.get(context_id)
-        if context is None or self._command_set is not None:
+        if context is None or self._command_set is not None or behind - DATA_HEADER.size > codec.LIMIT:
             return None
         try:
             command, has_data_set = codec.decode(view[DATA_HEADER.size : behind])

@@ -321,6 +321,13 @@ class PDUReader:
             position += size
             pdu_left, pdv_left = room, length - 2
             in_pdv, is_last = True, bool(control & 2)
+            if not pdv_left:
+                # It is over, though the loop may be, too.
+                in_pdv = False
+                if is_last:
+                    ended = True
+                    self.data_set_context = None
+                    break
         self._pdu_left, self._pdv_left, self._in_pdv = pdu_left, pdv_left, in_pdv
         self._pdv = context_id, False, is_last
         return position, DataSetFragments(fragments, ended, pdvs)

@@ -50,6 +50,7 @@ from dicomnode.core.pdu import (
     ReleaseRQ,
     p_data_tf,
 )
+from dicomnode.core.stream import FRAGMENTS
 from dicomnode.errors import LocalProtocolError
 from tests.core.helpers import arrivals, cut_at, octet_by_octet, stable
 
@@ -137,6 +138,8 @@ class End:
     def receives(self, *reads: bytes) -> None:
         for data in reads:
             rest = self._taken(data) if self.at_once else data
+            if not rest and data:
+                continue  # as whoever takes it at once does
             for indication in self.core.receive(rest):
                 self._happens(indication)
 
@@ -797,6 +800,14 @@ class LimitTests(AssociationTestCase):
         self.assertBroken(end, INVALID_PDU_PARAMETER_VALUE)
         self.assertEqual(self.held(end), 0)
 
+    def test_oversized_command_set_in_one_read(self) -> None:
+        """A command set that comes whole is refused, too, when it has more than 64 KiB."""
+        end = established(Role.ACCEPTOR, max_length=0)
+        command = encode(ECHO_RQ)
+        filler = b"\0\0\xff\xff" + (LIMIT - len(command) - 7).to_bytes(4, "little")
+        end.receives(p_data_tf(ECHO, True, True, command + filler + bytes(LIMIT - len(command) - 7)))
+        self.assertBroken(end, INVALID_PDU_PARAMETER_VALUE)
+
     def test_request_is_let_go(self) -> None:
         """Once answered, a request - it may be of 1 MiB - is not kept."""
         for end in (established(Role.ACCEPTOR), established(Role.REQUESTOR)):
@@ -1028,6 +1039,20 @@ class AtOnceMessageTests(AtOnce, MessageTests):
             self.assertEqual(self.end.indicated, expected.indicated, octets[:200])
             self.assertEqual(self.end.sent, expected.sent)
             self.end = established(Role.ACCEPTOR)
+
+    def test_empty_fragment_at_the_end_of_what_is_looked_at(self) -> None:
+        """A fragment without octets is over though nothing else is looked at in that turn: see FRAGMENTS."""
+        announced = p_data_tf(CT, True, True, self.store_set)
+        pair = p_data_tf(CT, False, False, b"ab")
+        for count in (FRAGMENTS - 2, FRAGMENTS - 1, FRAGMENTS, FRAGMENTS + 1):
+            for last in (False, True):
+                self.end.receives(announced + pair * count + p_data_tf(CT, False, last, b""))
+                if not last:
+                    self.end.receives(p_data_tf(CT, False, True, b"cd"))
+                for octet in octet_by_octet(message(ECHO, ECHO_RQ)):
+                    self.end.receives(octet)
+                data_set = b"ab" * count + (b"" if last else b"cd")
+                self.assertIndicated(self.end, self.store, (data_set, True), self.echo)
 
     def test_not_in_sta6(self) -> None:
         """Where the machine has something to say of it, nothing is taken."""
