@@ -111,24 +111,24 @@ class CallTests(CostCase):
     def test_echo(self) -> None:
         """A C-ECHO."""
         octets = message(ECHO, echo_rq())
-        self.assertCalls(78, lambda: self.peer.transport.deliver(octets))
+        self.assertCalls(64, lambda: self.peer.transport.deliver(octets))
 
     def test_small_instance(self) -> None:
         """A C-STORE of an instance that one read brings, from the read to the file's name."""
         octets = instance("1.2.4", 4000)
-        self.assertCalls(202, lambda: self.peer.transport.deliver(octets))
+        self.assertCalls(118, lambda: self.peer.transport.deliver(octets))
 
     def test_large_instance(self) -> None:
         """A PDU of a large instance: there are sixteen in a read."""
         few, many = instance("1.2.5", 160 * FRAGMENT), instance("1.2.6", 320 * FRAGMENT)
         beginning = calls(lambda: self.peer.transport.deliver(few, READ))
-        self.assertCalls(beginning + 160 * 4, lambda: self.peer.transport.deliver(many, READ))
+        self.assertCalls(beginning + 384, lambda: self.peer.transport.deliver(many, READ))
 
     def test_small_fragments(self) -> None:
         """A PDU of two octets."""
         self.peer.transport.deliver(begun(CT, store_rq()))
         fragments = data(CT, b"xx", last=False) * (TURN - 1)
-        self.assertCalls(TURN // 4, lambda: self.peer.transport.deliver(fragments))
+        self.assertCalls(TURN // 10, lambda: self.peer.transport.deliver(fragments))
         self.peer.transport.deliver(data(CT, b""))
 
     def test_association(self) -> None:
@@ -151,8 +151,8 @@ class CallTests(CostCase):
             self.assertTrue(transport.taken().endswith(ReleaseRP().encode()))
             transport.lose()
 
-        self.assertCalls(672, associate)
-        self.assertCalls(405, associate)  # who proposes the same again
+        self.assertCalls(625, associate)
+        self.assertCalls(337, associate)  # who proposes the same again
 
 
 class CopyTests(CostCase):
