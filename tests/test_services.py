@@ -200,6 +200,43 @@ class VerificationTests(ServiceCase):
         self.assert_answered(0x0211)
 
 
+class ImmediateTests(ServiceCase):
+    """What a storage on files can keep at one stretch is refused, and kept, as anything is."""
+
+    def store(self, data: bytes, **arguments: Any) -> Peer:
+        self.directory = self.mktemp()
+        os.mkdir(self.directory)
+        storage = FileStorage(self.directory, reactor=Reactor(), pool=cast(Any, Pool()), sync=Sync.NONE)
+        peer = self.associate(storage, **arguments)
+        peer.stores("1.2.3", data, CT)
+        return peer
+
+    def assert_kept(self, data: bytes) -> None:
+        with open(os.path.join(self.directory, "CT.1.2.3"), "rb") as file:
+            self.assertTrue(file.read().endswith(data))
+
+    def test_checked_or_not(self) -> None:
+        """Garbage is refused where data sets are checked, and kept where they are not, walked or not."""
+        for arguments in ({"check": False}, {"check": False, "walk": False}):
+            for data in (data_set(), b"no data set"):
+                self.assert_answered(0x0000, peer=self.store(data, **arguments))
+                self.assert_kept(data)
+        self.assert_answered(0x0000, peer=self.store(data_set()))
+        self.assert_kept(data_set())
+        refused = self.store(b"no data set").response
+        self.assertEqual(refused.status, Status.CANNOT_UNDERSTAND)
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_size(self) -> None:
+        """One that is larger than it may be is not begun."""
+        data = data_set(size=1000)
+        self.assert_answered(0x0000, peer=self.store(data, max_instance_size=len(data)))
+        larger = self.store(data, max_instance_size=len(data) - 1)
+        why = f"the instance has more than {len(data) - 1} octets"
+        self.assert_answered(Status.OUT_OF_RESOURCES, why, larger)
+        self.assertEqual(os.listdir(self.directory), [])
+
+
 class WrappedTests(ServiceCase):
     """Who wraps an operation has the last word on what a storage is given."""
 

@@ -294,11 +294,11 @@ class Association:
         fragments = None
         if has_data_set:
             self._data_set_context = self._reader.data_set_context = context.id
-            going_on = self._reader.take_data_set(view, behind)
-            if going_on is not None:
-                behind, fragments = going_on
-                if fragments.is_last:
-                    self._data_set_context = None
+            taken = self._reader.take_data_set(view, behind)
+            assert taken is not None
+            behind, fragments = taken
+            if fragments.is_last:
+                self._data_set_context = None
         return MessageReceived(context, command, has_data_set), fragments, view[behind:]
 
     def receive_fragments(self, data: bytes) -> tuple[DataSetFragments, memoryview] | None:

@@ -160,7 +160,7 @@ class PDUReader:
         """Take what ``view`` holds, from ``position`` on, of the data set that is awaited.
 
         Return where that ends, and what it is. What is behind is for :meth:`feed`; all of it is where None
-        is returned.
+        is returned, which it never is behind a command set that was found.
         """
         awaited = self.data_set_context
         if awaited is None or not self.plain or self._header or self._skipping:
@@ -283,10 +283,9 @@ class PDUReader:
                         pdu_left -= end - position
                         position = end
                     break
-                if pdv_left:
-                    fragments.append(view[position:behind])
-                    pdu_left -= pdv_left
-                    position = behind
+                fragments.append(view[position:behind])
+                pdu_left -= pdv_left
+                position = behind
                 in_pdv = False
                 if is_last:
                     ended = True
