@@ -24,9 +24,10 @@ from dicomnode.acceptor import Acceptor
 from dicomnode.commits import Sync
 from dicomnode.contracts import ServiceContract
 from dicomnode.core.association import AssociateConfirmed
+from dicomnode.core.codec import encode
 from dicomnode.core.command import CEchoRQ, CFindRQ, CStoreRQ, NActionRQ, Status
 from dicomnode.core.items import CommonExtendedNegotiation, ExtendedNegotiation, UserInformation
-from dicomnode.core.pdu import AssociateAC
+from dicomnode.core.pdu import AssociateAC, p_data_tf
 from dicomnode.errors import OperationFailed
 from dicomnode.events import Doubted, InstanceKept, InstanceNotKept, Unexpected
 from dicomnode.filestore import SLOW, FileStorage
@@ -69,6 +70,12 @@ def data_set(
     output.is_little_endian, output.is_implicit_VR = True, transfer_syntax == IMPLICIT_VR_LE
     write_dataset(output, values)
     return output.getvalue()
+
+
+def whole(uid: str, octets: bytes) -> bytes:
+    """Return a C-STORE of a CT on the first context, for one read to bring."""
+    request = CStoreRQ(message_id=99, affected_sop_class_uid=CT, affected_sop_instance_uid=uid)
+    return p_data_tf(1, True, True, encode(request, True)) + p_data_tf(1, False, True, octets)
 
 
 def ui(number: int, value: bytes) -> bytes:
@@ -208,7 +215,10 @@ class ImmediateTests(ServiceCase):
         os.mkdir(self.directory)
         storage = FileStorage(self.directory, reactor=Reactor(), pool=cast(Any, Pool()), sync=Sync.NONE)
         peer = self.associate(storage, **arguments)
-        peer.stores("1.2.3", data, CT)
+        opened: list[Instance] = []
+        self.patch(storage, "open", opened.append)
+        peer.sends(whole("1.2.3", data))
+        self.assertEqual(opened, [], "it was kept at one stretch")
         return peer
 
     def assert_kept(self, data: bytes) -> None:
@@ -264,7 +274,7 @@ class WrappedTests(ServiceCase):
         storage = FileStorage(directory, reactor=Reactor(), pool=cast(Any, Pool()), sync=Sync.NONE)
         peer = Peer(Acceptor(Reactor(), [Anonymizing(storage)]))
         peer.associates({CT: [EXPLICIT_VR_LE]})
-        peer.stores("1.2.3", data_set())
+        peer.sends(whole("1.2.3", data_set()))
         self.assertEqual(peer.response.status, 0)
         with open(os.path.join(directory, "CT.1.2.3"), "rb") as file:
             self.assertIn(b"X^X", file.read())

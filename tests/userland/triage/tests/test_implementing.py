@@ -22,6 +22,7 @@ from dicomnode import (
     ICertificatePolicy,
     ICommonExtendedNegotiation,
     IExtendedNegotiation,
+    IImmediateStorage,
     IInstanceWriter,
     Instance,
     IOperation,
@@ -37,11 +38,12 @@ from dicomnode import (
     events,
     interfaces,
 )
-from dicomnode.core.command import CEchoRQ, Request, Response
+from dicomnode.core.codec import encode
+from dicomnode.core.command import CEchoRQ, CStoreRQ, Request, Response
 from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
-from dicomnode.core.pdu import AssociateRQ
+from dicomnode.core.pdu import AssociateRQ, p_data_tf
 from dicomnode.hooks import InstanceReceived
 from dicomnode.interfaces import Body, Decision, IReadable, OnResponse, Progress
 from dicomnode.testing import MemoryStorage, Peer, Reactor
@@ -142,6 +144,20 @@ class Counted:
     async def open(self, instance: Instance) -> IInstanceWriter:
         self.writers.append(Counting(await self._storage.open(instance)))
         return self.writers[-1]
+
+
+@implementer(IImmediateStorage)
+class Quick(Counted):
+    """One that keeps what is small at once."""
+
+    immediate = True
+
+    def __init__(self, storage: IStorage) -> None:
+        super().__init__(storage)
+        self.kept: dict[str, bytes] = {}
+
+    def keep(self, instance: Instance, data_set: Sequence[bytes | memoryview]) -> None:
+        self.kept[instance.sop_instance_uid] = b"".join(data_set)
 
 
 @implementer(IService)
@@ -264,6 +280,7 @@ class ImplementingTests(SynchronousTestCase):
             FakeOperation(),
             Counting(Pipe()),
             Counted(MemoryStorage()),
+            Quick(MemoryStorage()),
             Echo(),
             Talkative(),
             Anyone(),
@@ -294,3 +311,17 @@ class ImplementingTests(SynchronousTestCase):
         peer.echoes()
         self.assertEqual(peer.response.status, Status.SUCCESS)
         self.assertIsInstance(Verification().perform(FakeOperation()), int)
+
+    def test_immediate(self) -> None:
+        """What comes whole is kept at once where the storage can; what does not is opened."""
+        storage = Quick(OurMemory())
+        ct = "1.2.840.10008.5.1.4.1.1.2"
+        for uid, size in (("1.2.3", None), ("1.2.4", 100)):
+            peer = Peer(Acceptor(Reactor(), [Storage(storage, check=False)]), size)
+            peer.associates({ct: [EXPLICIT_VR_LE]})
+            request = CStoreRQ(message_id=7, affected_sop_class_uid=ct, affected_sop_instance_uid=uid)
+            command = p_data_tf(1, True, True, encode(request, has_data_set=True))
+            peer.sends(command + p_data_tf(1, False, True, b"data" * 100))
+            self.assertEqual(peer.response.status, Status.SUCCESS)
+        self.assertEqual(storage.kept, {"1.2.3": b"data" * 100})
+        self.assertEqual([writer.octets for writer in storage.writers], [400])
