@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ from dicomnode.core.command import CEchoRQ, CStoreRQ, Request, Response
 from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
-from dicomnode.core.pdu import AssociateRQ, p_data_tf
+from dicomnode.core.pdu import AssociateRQ
 from dicomnode.hooks import InstanceReceived
 from dicomnode.interfaces import Body, Decision, IReadable, OnResponse, Progress
 from dicomnode.testing import MemoryStorage, Peer, Reactor
@@ -240,6 +241,11 @@ class OurFiles(FileStorage):
         return super().open(instance)
 
 
+def pdu(control: int, fragment: bytes) -> bytes:
+    """Return a P-DATA-TF on the first context (PS3.8 9.3.5)."""
+    return struct.pack(">BxIIBB", 4, len(fragment) + 6, len(fragment) + 2, 1, control) + fragment
+
+
 class OurPipe(Pipe):
     def commit(self) -> Deferred[int | None]:
         return super().commit()
@@ -320,8 +326,7 @@ class ImplementingTests(SynchronousTestCase):
             peer = Peer(Acceptor(Reactor(), [Storage(storage, check=False)]), size)
             peer.associates({ct: [EXPLICIT_VR_LE]})
             request = CStoreRQ(message_id=7, affected_sop_class_uid=ct, affected_sop_instance_uid=uid)
-            command = p_data_tf(1, True, True, encode(request, has_data_set=True))
-            peer.sends(command + p_data_tf(1, False, True, b"data" * 100))
+            peer.sends(pdu(3, encode(request, has_data_set=True)) + pdu(2, b"data" * 100))
             self.assertEqual(peer.response.status, Status.SUCCESS)
         self.assertEqual(storage.kept, {"1.2.3": b"data" * 100})
         self.assertEqual([writer.octets for writer in storage.writers], [400])
