@@ -138,8 +138,7 @@ class FileStorage:
             raise
         finally:
             self.took(self.reactor.seconds() - began)
-        if self.tells_of_kept:
-            self.tell_of_kept(instance, kept)
+        self.tell_of_kept(instance, kept)
 
     def tell_of_kept(self, instance: Instance, kept: Kept) -> None:
         if self.tells_of_kept:

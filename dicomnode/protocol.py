@@ -509,6 +509,6 @@ class AssociationProtocol(Protocol):
         seconds, what = self._allowed_silence()
         self.tell(events.TimedOut(self, what, seconds))
         octets = self._silence.octets
-        begun = self._core.in_pdu or self._core.in_message
+        begun = self._core.begun
         few = f": only {octets} octets in {seconds:g} s" if begun and octets else ""
         self._abort(f"{what} timeout{few}", AssociationTimedOut(what, seconds))

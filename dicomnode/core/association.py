@@ -204,9 +204,8 @@ class Association:
 
     @property
     def begun(self) -> bool:
-        """Has either?"""
-        in_message = self._command_set is not None or self._data_set_context is not None
-        return in_message or self._reader.in_pdu
+        """Has a message, or a PDU, begun whose end has not come?"""
+        return self.in_message or self._reader.in_pdu
 
     @property
     def fragment_limit(self) -> int:
