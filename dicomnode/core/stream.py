@@ -98,6 +98,7 @@ class PDUReader:
         self._pdv = (0, False, False)
         self._pdv_left = 0  # octets of the PDV's fragment yet to come
         self._in_pdv = False
+        self._run = 0  # octets of the last PDU that was begun and holds one PDV: the next may be like it
         self._skipping = False
 
     @property
@@ -173,7 +174,32 @@ class PDUReader:
             if whole and allowed and context_id == awaited:  # all of a data set that is small
                 self.data_set_context = None
                 return behind, DataSetFragments([view[position + DATA_HEADER.size : behind]], True)
+        elif self._run and (run := self._run_on(view, awaited)) is not None:
+            return len(view), run
         return self._data_set(view, position, awaited)
+
+    def _run_on(self, view: memoryview, context_id: int) -> DataSetFragments | None:
+        """Take a read that begins and ends inside of PDUs that are alike, as most do of a large data set.
+
+        Each holds one PDV, which is not the last. Where it is otherwise, None is returned.
+        """
+        size, left, end = self._run, self._pdv_left, len(view)
+        if not self._in_pdv or self._pdu_left != left or self._pdv != (context_id, False, False):
+            return None
+        count, rest = divmod(end - left, size)
+        if rest < DATA_HEADER.size or not 0 <= count < FRAGMENTS - 1:
+            return None
+        tail = end - rest
+        header = DATA_HEADER.pack(P_DATA_TF, size - HEADER.size, size - HEADER.size - 4, context_id, 0)
+        if view[tail : tail + DATA_HEADER.size] != header:
+            return None
+        if list(_headers(size).iter_unpack(view[left:tail])).count((header,)) < count:
+            return None
+        fragments = [view[:left], *_cut(view, left, size, tail)]
+        if rest > DATA_HEADER.size:
+            fragments.append(view[tail + DATA_HEADER.size :])
+        self._pdv_left = self._pdu_left = size - rest
+        return DataSetFragments(fragments, False, count + 2)
 
     def _behind_header(self, view: memoryview) -> Iterator[Item]:
         # What completes the header is copied, and not the whole read.
@@ -314,6 +340,8 @@ class PDUReader:
                     position += size * len(alike)
                     pdvs += len(alike) - 1
                     continue
+                if room == length + 4:
+                    self._run = size
                 size, room = DATA_HEADER.size, room - PDV_HEADER.size
             if current != context_id or control & 1 or not 0 <= length - 2 <= room:
                 break
@@ -371,7 +399,11 @@ def _alike(view: memoryview, position: int, size: int, most: int) -> list[memory
     first = headers[0]
     if headers.count(first) < count:
         count = next(index for index, header in enumerate(headers) if header != first)
-    end = position + count * size
+    return _cut(view, position, size, position + count * size)
+
+
+def _cut(view: memoryview, position: int, size: int, end: int) -> list[memoryview]:
+    """Return what P-DATA-TFs hold that are of so many octets each, up to ``end``."""
     starts = range(position + DATA_HEADER.size, end, size)
     return list(map(view.__getitem__, map(slice, starts, range(position + size, end + 1, size))))
 
