@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import CoroutineType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
@@ -19,6 +19,7 @@ from dicomnode.core.command import Request, Response, Status, respond
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.errors import OperationFailed
 from dicomnode.interfaces import IAssociation, IInstanceWriter, IOperation, IService
+from dicomnode.reception import Receiver, Reception
 from dicomnode.waiting import begun
 
 #: More fragments than ``MANY``, of less than ``SMALL`` octets on average, are handed on as one: what is
@@ -58,6 +59,7 @@ class Operation:
     _consumer: IConsumer | None = None
     _takes_sequences = False
     _delivered: Deferred[None] | None = None
+    _reception: Reception | None = None  # what is given the data set, unless it is delivered
     _performing: Deferred[int] | None = None
     _answer: Response | None = None  # awaiting the end of the request
     _cancelled = False
@@ -130,8 +132,15 @@ class Operation:
 
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""
+        performing: Any
         try:
-            performing = service.perform(self)
+            if isinstance(service, Receiver):
+                performing = service.begin(self)
+                if type(performing) is Reception:
+                    self._take_in(performing)
+                    return
+            else:
+                performing = service.perform(self)
             if not self.arriving and type(performing) is CoroutineType:
                 performing = begun(performing)
         except Exception:
@@ -139,11 +148,8 @@ class Operation:
             return
         if isinstance(performing, int):
             self._ended(performing)
-            return
-        self._performing = cast(Deferred[int], maybeDeferred(lambda: performing))
-        self._performing.addBoth(self._ended)
-        if self._association_ended:  # by the service itself
-            self._cancel_performing()
+        else:
+            self._wait_for(maybeDeferred(lambda: performing))
 
     def refuse(self, status: int, comment: str) -> None:
         """Answer it without anyone performing it."""
@@ -204,8 +210,42 @@ class Operation:
 
     # Within
 
+    def _wait_for(self, performing: Deferred[int]) -> None:
+        self._performing = performing
+        performing.addBoth(self._ended)
+        if self._association_ended:  # by the service itself
+            self._cancel_performing()
+
+    def _take_in(self, reception: Reception) -> None:
+        """Deliver the data set, and have done with it, without anyone waiting for the one or the other."""
+        self._reception = reception
+        self._consumer = reception.consumer
+        self._takes_sequences = True
+        reception.consumer.registerProducer(self, True)
+        if self._dropping:  # what the service has done has ended the association
+            self._end_delivery(Failure(CancelledError()))  # type: ignore[no-untyped-call]
+        elif not self.arriving:
+            self.flush()
+            self._end_delivery(None)
+
+    def _taken_in(self, reception: Reception, failure: Failure | None) -> None:
+        if failure is None:
+            try:
+                finished = reception.finish()
+            except Exception:
+                failure = Failure()  # type: ignore[no-untyped-call]
+            else:
+                if isinstance(finished, int):
+                    self._ended(finished)
+                else:
+                    self._wait_for(finished.addErrback(reception.fail))
+                return
+        self._wait_for(reception.fail(failure))
+
     def _cancel_performing(self) -> None:
-        if self._performing is not None:
+        if self._reception is not None:
+            self._end_delivery(Failure(CancelledError()))  # type: ignore[no-untyped-call]
+        elif self._performing is not None:
             try:
                 self._performing.cancel()
             except Exception:
@@ -224,6 +264,11 @@ class Operation:
         self._drop()
 
     def _end_delivery(self, result: Failure | None) -> None:
+        reception, self._reception = self._reception, None
+        if reception is not None:
+            self._unregister()
+            self._taken_in(reception, result)
+            return
         delivered, self._delivered = self._delivered, None
         if delivered is not None:
             self._unregister()

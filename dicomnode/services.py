@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProducer
@@ -14,7 +15,7 @@ from zope.interface import implementer
 
 from dicomnode import events, uids
 from dicomnode.considering import Consider, Considering
-from dicomnode.core.command import CEchoRQ, CStoreRQ, Status, is_warning
+from dicomnode.core.command import CEchoRQ, CStoreRQ, Status
 from dicomnode.core.dataset import Walk
 from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.errors import OperationFailed
@@ -29,7 +30,8 @@ from dicomnode.interfaces import (
     IStorage,
 )
 from dicomnode.operation import Operation
-from dicomnode.waiting import deferred_of, kept_on, shielded
+from dicomnode.reception import Receiver, Reception
+from dicomnode.waiting import deferred_of, kept_on, settled, shielded
 from dicomnode.walking import ThreadedWalking, Threads, Walking
 
 #: A UID: PS3.5 9.1 without its rule on leading zeros, which devices break and no one is hurt by.
@@ -102,7 +104,7 @@ class StorageSupport:
 
 
 @implementer(IExtendedNegotiation, ICommonExtendedNegotiation)
-class Storage:
+class Storage(Receiver):
     """The Storage service class (PS3.4 Annex B): gives what arrives to a storage.
 
     :param storage: where instances are kept.
@@ -137,6 +139,7 @@ class Storage:
     ) -> None:
         self._storage = storage
         self._threads = threads
+        self._begins = type(self).perform is Storage.perform
         self._max_instance_size = max_instance_size
         self._observe = events.guarded(observe)
         self._check = check
@@ -166,42 +169,51 @@ class Storage:
         return self._transfer_syntaxes if related or (of_storage and self._takes_all) else None
 
     async def perform(self, operation: IOperation) -> int:
-        self._judge(operation)
-        walk = Walk(operation.context.transfer_syntax) if self._walk else None
-        instance = Instance.of(operation, walk)
-        # Who wraps an operation means its data set to be delivered.
-        if type(operation) is Operation and self._immediate is not None and self._immediate.immediate:
-            data_set = operation.whole
-            if data_set is not None and not (walk is not None and walk.deflated):
-                self._keep(operation, instance, data_set)
-                return Status.SUCCESS
+        instance = self._instance(operation)
+        return await self._receive(operation, instance, deferred_of(self._storage.open, instance))
+
+    def begin(self, operation: IOperation) -> int | Reception | Awaitable[int]:
+        # Who performs them otherwise, or wraps one, means its data set to be delivered.
+        if not self._begins or type(operation) is not Operation:
+            return self.perform(operation)
+        instance = self._instance(operation)
+        data_set = operation.whole
+        at_once = data_set is not None and self._immediate is not None and self._immediate.immediate
+        if at_once and not (instance.walk is not None and instance.walk.deflated):
+            self._keep(operation, instance, cast("list[memoryview]", data_set))
+            return Status.SUCCESS
         opening = deferred_of(self._storage.open, instance)
-        writer = cast(IInstanceWriter, opening.result) if _settled(opening) else await _not_lost(opening)
+        if settled(opening):
+            return self._reception(operation, instance, cast(IInstanceWriter, opening.result))
+        return self._receive(operation, instance, opening)
+
+    def _instance(self, operation: IOperation) -> Instance:
+        self._judge(operation)
+        return Instance.of(operation, Walk(operation.context.transfer_syntax) if self._walk else None)
+
+    async def _receive(
+        self, operation: IOperation, instance: Instance, opening: Deferred[IInstanceWriter]
+    ) -> int:
+        writer = cast(IInstanceWriter, opening.result) if settled(opening) else await _not_lost(opening)
+        reception = self._reception(operation, instance, writer)
+        try:
+            await operation.deliver_data_set(reception.consumer)
+            finished = reception.finish()
+            return finished if isinstance(finished, int) else await finished
+        except Exception:  # CancelledError is one, too
+            return cast(int, await reception.fail(Failure()))  # type: ignore[no-untyped-call]
+
+    def _reception(self, operation: IOperation, instance: Instance, writer: IInstanceWriter) -> Reception:
+        """Return what takes the data set of an instance to its writer."""
+        walk = instance.walk
         if self._max_instance_size:
             writer = _Bounded(writer, self._max_instance_size)
         if self._consider is not None:
             writer = Considering(writer, instance, self._consider)
-        try:
-            if walk is None:
-                await operation.deliver_data_set(writer)
-            else:
-                walking = self._walking(writer, walk)
-                await operation.deliver_data_set(walking)
-                if (walked := walking.finished()) is not None:
-                    await walked
-                if self._check and not walking.stopped:  # else it has not seen all, and commit says why
-                    self._compare(walk, operation)
-        except Exception:  # CancelledError is one, too
-            await kept_on(deferred_of(writer.abort))
-            raise
-        committing = deferred_of(writer.commit)
-        if _settled(committing):
-            status = cast("int | None", committing.result)
-        elif self._consider is None:
-            status = await kept_on(committing)
-        else:
-            status = await committing  # what is still being considered need not be any more
-        return Status.SUCCESS if status is None else _stored(status)
+        walking = None if walk is None else self._walking(writer, walk)
+        compare = partial(self._compare, walk, operation) if self._check and walk is not None else None
+        # What is still being considered need not be kept on.
+        return Reception(writer, walking, compare, _as_it_is if self._consider else kept_on)
 
     def _keep(self, operation: IOperation, instance: Instance, data_set: Sequence[memoryview]) -> None:
         """Keep an instance that has come as a whole: what is wrong with it is found before it is begun."""
@@ -279,9 +291,8 @@ def _too_long(limit: int) -> OperationFailed:
     return OperationFailed(Status.OUT_OF_RESOURCES, f"the instance has more than {limit} octets")
 
 
-def _settled(deferred: Deferred[Any]) -> bool:
-    """Has it fired already, and well? Then there is nothing to await, which costs 10 us even so."""
-    return deferred.called and not deferred.paused and not isinstance(deferred.result, Failure)
+def _as_it_is(committing: Deferred[int | None]) -> Deferred[int | None]:
+    return committing
 
 
 def _not_lost(opening: Deferred[IInstanceWriter]) -> Deferred[IInstanceWriter]:
@@ -289,13 +300,6 @@ def _not_lost(opening: Deferred[IInstanceWriter]) -> Deferred[IInstanceWriter]:
     return shielded(
         opening, lambda result: None if isinstance(result, Failure) else deferred_of(result.abort)
     )
-
-
-def _stored(status: int) -> int:
-    """Return a status with which an instance is stored; any other is a bug of the writer."""
-    if status != Status.SUCCESS and not is_warning(status):
-        raise ValueError(f"an instance is not stored with status 0x{status:04X}: raise OperationFailed")
-    return status
 
 
 def _another(walk: Walk, request: CStoreRQ) -> OperationFailed:
