@@ -20,6 +20,7 @@ from dicomnode.core.items import CommonExtendedNegotiation
 from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import AssociateRQ, ProposedContext
+from dicomnode.values import quick
 
 if TYPE_CHECKING:
     from twisted.internet.ssl import Certificate  # which needs pyOpenSSL
@@ -154,7 +155,7 @@ class Instance:
         """Return the instance that a C-STORE operation brings."""
         request = operation.request
         assert isinstance(request, CStoreRQ)
-        return cls(
+        return _made(
             sop_class_uid=request.affected_sop_class_uid,
             sop_instance_uid=request.affected_sop_instance_uid,
             transfer_syntax_uid=operation.context.transfer_syntax,
@@ -163,6 +164,9 @@ class Instance:
             association=operation.association,
             walk=walk,
         )
+
+
+_made = quick(Instance)
 
 
 class IInstanceWriter(IConsumer):

@@ -19,6 +19,7 @@ from itertools import accumulate, count, takewhile
 
 from dicomnode.core.command import Status
 from dicomnode.errors import OperationFailed
+from dicomnode.values import quick
 
 #: Buffers of one writev: half of the usual IOV_MAX.
 BUFFERS = 512
@@ -53,6 +54,9 @@ class Kept:
     name: str  #: relative to the root of the storage
     replaced: bool = False  #: it took another's place
     dropped: bool = False  #: another has the name, and keeps it
+
+
+_kept = quick(Kept)
 
 
 class PartFile:
@@ -146,7 +150,7 @@ class PartFile:
             existed = _exists(final)
             os.replace(self._part, final)
             self._part = ""
-            return Kept(self.name, replaced=existed)
+            return _kept(self.name, existed)
         if self._link(final):
             return Kept(self.name)
         if self._on_duplicate is OnDuplicate.RENAME:

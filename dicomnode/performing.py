@@ -20,6 +20,7 @@ from dicomnode.gate import Gate
 from dicomnode.interfaces import IAssociation, IService
 from dicomnode.operation import Operation
 from dicomnode.timers import Silence
+from dicomnode.values import quick
 from dicomnode.wire import READ, Wire
 
 #: Operations of one association at a time: one being performed, one on its way in. No asynchronous
@@ -29,6 +30,11 @@ OPERATIONS = 2
 #: The same where a window without limit was negotiated: what comes beyond them waits unread, as it does
 #: everywhere, and what is performed here stays bounded.
 UNLIMITED = 64
+
+#: The states in which an operation can be answered.
+_ANSWERING = frozenset((State.STA6, State.STA8))
+
+_operation_ended = quick(events.OperationEnded)
 
 
 class Host(Protocol):
@@ -161,9 +167,7 @@ class Operations:
 
     def _ended(self, operation: Operation, began: float, response: Response | None) -> None:
         seconds = self._clock.seconds() - began
-        self._host.tell(
-            events.OperationEnded(self._association, operation, response, operation.octets, seconds)
-        )
+        self._host.tell(_operation_ended(self._association, operation, response, operation.octets, seconds))
 
     # Performer: for each of them
 
@@ -184,7 +188,7 @@ class Operations:
         began = self.unanswered.pop(operation, None)
         if began is None:
             return
-        sent = self._core.state in (State.STA6, State.STA8)
+        sent = self._core.state in _ANSWERING
         if sent:
             self._host.respond(operation.context.id, response)
         if events.OperationEnded in self._host.wanted:

@@ -21,6 +21,7 @@ from dicomnode.core.command import (
     UnrecognizedRSP,
 )
 from dicomnode.errors import InvalidCommand
+from dicomnode.values import quick
 
 #: Group, element and length of an element (PS3.5 7.1.3).
 _ELEMENT = Struct("<HHI")
@@ -141,7 +142,7 @@ class _Layout(NamedTuple):
     numbers: Callable[[bytes], tuple[int, ...]]
     texts: Callable[[bytes], tuple[bytes, ...]]
     names: tuple[str, ...]  #: of the numbers, then of the texts
-    message: type[Command]
+    make: type[Command]
     has_data_set: bool
 
 
@@ -160,7 +161,7 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
     layout = _layouts.get(key)
     if layout is not None and layout.the_same(octets) == layout.same:
         values = (*layout.numbers(octets), *map(_stripped, map(_decoded, layout.texts(octets))))
-        return layout.message(**dict(zip(layout.names, values, strict=True))), layout.has_data_set
+        return layout.make(**dict(zip(layout.names, values, strict=True))), layout.has_data_set
     elements = _split(octets)
     try:
         (code,) = _US.unpack(elements[_COMMAND_FIELD])
@@ -227,7 +228,7 @@ def _laid_out(octets: bytes, message: type[Command], has_data_set: bool) -> _Lay
         Struct(f"{numbers}{rest}x").unpack,
         Struct(f"{texts}{rest}x").unpack,
         names,
-        message,
+        quick(message),
         has_data_set,
     )
 

@@ -12,6 +12,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast, dataclass_transform
 
+from dicomnode.values import quick
+
 RESPONSE = 0x8000  #: the bit of the Command Field that makes a request's its response's
 
 # Priority (0000,0700)
@@ -367,23 +369,23 @@ def respond(request: Request, status: int, **elements: Any) -> Response:
 
     :param elements: further elements of the response. One that the response does not have is left out.
     """
-    message, names, uids = _answers(cast(Any, type(request)))
+    make, names, uids = _answers(cast(Any, type(request)))
     values: dict[str, Any] = {"message_id_being_responded_to": request.message_id, "status": status}
     for name, of_request in uids:
         values[name] = getattr(request, of_request) or None
-    if message is UnrecognizedRSP:
+    if issubclass(make, UnrecognizedRSP):
         values["command_field"] = request.command_field | RESPONSE
     for name, value in elements.items():
         if name in names and value is not None:
             values[name] = (value[:64] or None) if name == "error_comment" else value  # its VR is LO
-    return message(**values)
+    return make(**values)
 
 
 @cache
 def _answers(
     request: type[Request],
 ) -> tuple[type[Response], frozenset[str], tuple[tuple[str, str], ...]]:
-    """Return a request's response, its elements, and which UIDs of it are which of the request's."""
+    """Return what makes a request's response, its elements, and which UIDs of it are the request's."""
     message: type[Response] = UnrecognizedRSP
     if request is not UnrecognizedRQ:
         code = cast(int, request.command_field) | RESPONSE
@@ -394,4 +396,4 @@ def _answers(
         for which in ("affected", "requested")
         if f"affected_{name}" in _NAMES[message] and f"{which}_{name}" in _NAMES[request]
     )
-    return message, _NAMES[message], uids
+    return quick(message), _NAMES[message], uids
