@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from dicomnode import events
+from dicomnode.core.command import Status
 from dicomnode.interfaces import IAssociation
 from dicomnode.lines import SAID, Said
 from dicomnode.records import record
@@ -56,13 +57,21 @@ class LogObserver:
     def __init__(self, level: str = "error", *, log: Logger) -> None:
         self._log = log
         self._said = {} if level == "none" else _said_at(LogLevel.levelWithName(level))
+        said, logged = self._said.get(events.OperationEnded, (None, False))
+        #: Is nothing said of an operation that ended well, as nearly all do? To find that out takes longer.
+        self._passes_success = said is not None and not logged
 
     def wants(self, kind: type[Any]) -> bool:
         """Is anything said of such events, at this level?"""
         return kind in self._said
 
     def __call__(self, event: events.Event) -> None:
-        said = self._said.get(type(event))
+        kind = type(event)
+        if kind is events.OperationEnded and self._passes_success:
+            response = cast(events.OperationEnded, event).response
+            if response is not None and response.status == Status.SUCCESS:
+                return
+        said = self._said.get(kind)
         if said is not None:
             try:
                 self._say(event, *said)

@@ -135,7 +135,7 @@ class Operation:
         performing: Any
         try:
             if isinstance(service, Receiver):
-                performing = service.begin(self)
+                performing = service._begin(self)
                 if type(performing) is Reception:
                     self._take_in(performing)
                     return
@@ -288,18 +288,15 @@ class Operation:
         try:
             if not isinstance(result, Failure):
                 try:
-                    self._performed(result)
+                    if not isinstance(result, int) or not 0 <= result <= 0xFFFF:
+                        raise TypeError(f"{result!r} is not a status")
+                    self._respond(result, "")
                 except Exception:
                     result = Failure()  # type: ignore[no-untyped-call]
             if isinstance(result, Failure):
                 self._failed(result)
         except Exception:
             self._performer.unexpected(Failure(), "answering an operation")  # type: ignore[no-untyped-call]
-
-    def _performed(self, status: int) -> None:
-        if not isinstance(status, int) or not 0 <= status <= 0xFFFF:
-            raise TypeError(f"{status!r} is not a status")
-        self._respond(status, "")
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
@@ -316,7 +313,8 @@ class Operation:
     def _respond(self, status: int, comment: str) -> None:
         if self._association_ended:
             return
-        response = respond(self.request, status, error_comment=comment or None)
+        request = self.request
+        response = respond(request, status, error_comment=comment) if comment else respond(request, status)
         if self.arriving:
             self._answer = response
             self._drop()

@@ -39,6 +39,8 @@ from dicomnode.timers import LINGER, Silence, Timeouts, Timer
 from dicomnode.waiting import Once
 from dicomnode.wire import ITransport, Wire
 
+_ASSOCIATED = State.STA6
+
 _log = Logger()  # for what an observer cannot be told: its own failure
 
 
@@ -371,7 +373,7 @@ class AssociationProtocol(Protocol):
 
     def operations_went_on(self) -> None:
         """One is answered, or cannot be any more: that may be what a release, or our end, waits for."""
-        if self._core.state is not State.STA6:
+        if self._core.state is not _ASSOCIATED:
             self._respond_release()
         if self._draining and not self._operations.unanswered:
             self._abort("the service stops")
@@ -469,7 +471,7 @@ class AssociationProtocol(Protocol):
         core, gate = self._core, self._gate
         begun = core.begun
         idle = not (begun or self._operations.unanswered or self._invocations or gate.closed or gate.unread)
-        if idle and core.state is State.STA6 and not self._closed:
+        if idle and core.state is _ASSOCIATED and not self._closed:
             self._silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
         else:
             seconds, what = self._allowed_silence()

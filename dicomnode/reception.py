@@ -69,7 +69,7 @@ class Receiver:
     Each step of one costs some microseconds, and a Deferred as much.
     """
 
-    def begin(self, operation: IOperation) -> int | Reception | Awaitable[int]:
+    def _begin(self, operation: IOperation) -> int | Reception | Awaitable[int]:
         """Perform an operation, as ``perform`` does; or return who is to be given its data set."""
         raise NotImplementedError
 

@@ -172,7 +172,7 @@ class Storage(Receiver):
         instance = self._instance(operation)
         return await self._receive(operation, instance, deferred_of(self._storage.open, instance))
 
-    def begin(self, operation: IOperation) -> int | Reception | Awaitable[int]:
+    def _begin(self, operation: IOperation) -> int | Reception | Awaitable[int]:
         # Who performs them otherwise, or wraps one, means its data set to be delivered.
         if not self._begins or type(operation) is not Operation:
             return self.perform(operation)

@@ -43,6 +43,8 @@ from dicomnode.core.stream import DataSetFragments as DataSetFragments
 from dicomnode.core.stream import PDUBody, PDUHeader, PDUReader, PDVFragment
 from dicomnode.errors import InvalidCommand, InvalidPDU, LocalProtocolError
 
+_ASSOCIATED = State.STA6  # to look up a member costs more than what is done with it
+
 _EVENT_OF = {
     ASSOCIATE_RQ: Event.ASSOCIATE_RQ,
     ASSOCIATE_AC: Event.ASSOCIATE_AC,
@@ -205,7 +207,8 @@ class Association:
     @property
     def begun(self) -> bool:
         """Has a message, or a PDU, begun whose end has not come?"""
-        return self.in_message or self._reader.in_pdu
+        in_message = self._command_set is not None or self._data_set_context is not None
+        return in_message or self._reader.in_pdu
 
     @property
     def fragment_limit(self) -> int:
@@ -279,7 +282,7 @@ class Association:
         That is what :meth:`receive` would have yielded, for a fraction of what that costs. Where it is
         anything but a message as messages come, None is returned, and nothing has been received.
         """
-        if self.state is not State.STA6:
+        if self.state is not _ASSOCIATED:
             return None
         view = memoryview(data)
         context_id, behind = self._reader.find_command_set(view)
@@ -476,7 +479,7 @@ class Association:
         self._fragment_limit = max(limit & ~1, 1)
 
     def _send(self, context_id: int, is_command: bool, data: bytes | memoryview, last: bool) -> None:
-        if self.state is not State.STA6 or self.trace is not None:
+        if self.state is not _ASSOCIATED or self.trace is not None:
             self._step(Event.P_DATA_REQUEST)  # else DT-1, which leads nowhere
         limit = self._fragment_limit
         if len(data) <= limit:

@@ -34,6 +34,8 @@ ASSOCIATE_LIMIT = 1 << 18
 #: and little enough to do at a stretch, though each were of an octet, or of none.
 FRAGMENTS = 512
 
+_DATA_HEADER_SIZE = DATA_HEADER.size
+
 
 # Not frozen: a frozen dataclass costs 1.0 us to make, these 0.4, and there are two for each PDV.
 @dataclass(slots=True)
@@ -98,6 +100,9 @@ class PDUReader:
         self._pdv = (0, False, False)
         self._pdv_left = 0  # octets of the PDV's fragment yet to come
         self._in_pdv = False
+        # The header of the last command set that was found, its presentation context, and its P-DATA-TF's end
+        self._command_header: tuple[int, ...] = ()
+        self._command = 0, 0
         self._run = 0  # octets of the last PDU that was begun and holds one PDV: the next may be like it
         self._skipping = False
 
@@ -135,14 +140,17 @@ class PDUReader:
         whoever goes on from there. Anything else, of which (0, 0) is returned, is for :meth:`feed`.
         """
         within = self._pdu_left or self._header or self._skipping or self.data_set_context
-        if within or not self.plain or len(view) < DATA_HEADER.size:
+        if within or not self.plain or len(view) < _DATA_HEADER_SIZE:
             return 0, 0
-        pdu_type, room, length, context_id, control = DATA_HEADER.unpack_from(view)
-        behind = HEADER.size + room
-        whole = room == length + 4 and control & 3 == 3 and length >= 2 and behind <= len(view)
-        if whole and pdu_type == P_DATA_TF and room <= (self._max_length or room):
-            return context_id, behind
-        return 0, 0
+        header = DATA_HEADER.unpack_from(view)
+        if header != self._command_header:
+            pdu_type, room, length, context_id, control = header
+            whole = room == length + 4 and control & 3 == 3 and length >= 2
+            if not whole or pdu_type != P_DATA_TF or room > (self._max_length or room):
+                return 0, 0
+            self._command_header = header  # those of one peer are much alike
+            self._command = context_id, HEADER.size + room
+        return self._command if self._command[1] <= len(view) else (0, 0)
 
     def find_pdu(self, view: memoryview) -> tuple[int, int]:
         """Find the PDU with which ``view`` begins, if it is whole, and no P-DATA-TF: return its type and end.
