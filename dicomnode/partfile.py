@@ -114,6 +114,10 @@ class PartFile:
         # To close is the last that can report an error of writing. What is locked stays so until the
         # file has its name: closing another descriptor of it reports as much, and leaves the lock.
         os.close(os.dup(self._descriptor))
+        return self._settle()
+
+    def _settle(self) -> Kept:
+        """Give the file its name, where all of it is written, and nothing had to be reported of that."""
         if "/" in self.name:
             below = accumulate(self.name.split("/")[:-1], os.path.join, initial=self._root)
             self.directories = list(below)
@@ -123,7 +127,8 @@ class PartFile:
         except FileNotFoundError:  # mostly they are there
             self._make()
             kept = self._give_name(final)
-        self.discard()  # the descriptor; and the part file, if another keeps the name
+        if self._descriptor >= 0 or self._part:
+            self.discard()  # the descriptor; and the part file, if another keeps the name
         if kept.dropped and self._on_duplicate is OnDuplicate.REFUSE:
             raise OperationFailed(Status.DUPLICATE_SOP_INSTANCE, "the instance is there already")
         return kept
@@ -138,7 +143,9 @@ class PartFile:
         try:
             self._open(locked=False)
             self._write(buffers)
-            return self.keep()
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+            return self._settle()
         except FileNotFoundError:
             self.discard()
             self._open()

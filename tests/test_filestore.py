@@ -66,7 +66,7 @@ class ImmediateTests(FileStorageCase):
         self.keep(b"da", b"ta")
         self.assertEqual(self.files(), ["CT.1.2.3"])
         self.assertEqual(self.data_set(), b"data")
-        self.assertEqual(self.disk.calls, ["open", "writev", "dup", "close", "replace", "close"])
+        self.assertEqual(self.disk.calls, ["open", "writev", "close", "replace"])
         self.assertEqual(
             self.recorder.events, [InstanceKept(cast(Any, None), instance(), "CT.1.2.3", False, False)]
         )
@@ -103,7 +103,7 @@ class ImmediateTests(FileStorageCase):
 
     def test_refused(self) -> None:
         """Whichever call fails, and with what, that is raised and told; only an older copy stays."""
-        for call in ("open", "writev", "dup", "close", "replace"):
+        for call in ("open", "writev", "close", "replace"):
             for code in ERRORS:
                 self.keep(b"good")
                 self.recorder.events.clear()

@@ -41,7 +41,7 @@ class SystemCallTests(InteropTestCase):
 
     def test_small(self) -> None:
         """An instance of 4 KiB: what a file needs, and the answer."""
-        self.assertLessEqual(self.counted(4 << 10, "--sync", "none"), 14)
+        self.assertLessEqual(self.counted(4 << 10, "--sync", "none"), 12)
 
     def test_large(self) -> None:
         """An instance of 512 KiB costs no more, but for its reads."""
