@@ -7,7 +7,7 @@ does not depend on the maximum length negotiated (PS3.8 9.3.5, Annex D.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
@@ -174,40 +174,56 @@ class PDUReader:
         awaited = self.data_set_context
         if awaited is None or not self.plain or self._header or self._skipping:
             return None
-        if not self._pdu_left and len(view) - position >= DATA_HEADER.size:
+        left, run = self._pdu_left, None
+        if left:
+            if self._in_pdv and self._run and self._pdv_left == left and self._pdv == (awaited, False, False):
+                run = self._take_run(view, position, left, awaited)
+        elif len(view) - position >= DATA_HEADER.size:
             pdu_type, room, length, context_id, control = DATA_HEADER.unpack_from(view, position)
-            behind = position + HEADER.size + room
-            whole = room == length + 4 and control & 3 == 2 and length > 2 and behind <= len(view)
             allowed = pdu_type == P_DATA_TF and room <= (self._max_length or room)
-            if whole and allowed and context_id == awaited:  # all of a data set that is small
-                self.data_set_context = None
-                return behind, DataSetFragments([view[position + DATA_HEADER.size : behind]], True)
-        elif self._run and (run := self._run_on(view, awaited)) is not None:
-            return len(view), run
-        return self._data_set(view, position, awaited)
+            if allowed and context_id == awaited and room == length + 4 > 6:  # one PDV, which is not empty
+                behind = position + HEADER.size + room
+                if control & 3 == 2 and behind <= len(view):  # all of a data set that is small
+                    self.data_set_context = None
+                    return behind, DataSetFragments([view[position + DATA_HEADER.size : behind]], True)
+                self._run = HEADER.size + room
+                run = self._take_run(view, position, 0, awaited)
+        return run or self._data_set(view, position, awaited)
 
-    def _run_on(self, view: memoryview, context_id: int) -> DataSetFragments | None:
-        """Take a read that begins and ends inside of PDUs that are alike, as most do of a large data set.
+    def _take_run(
+        self, view: memoryview, position: int, left: int, context_id: int
+    ) -> tuple[int, DataSetFragments] | None:
+        """Take a read of PDUs that are alike, as those of a large data set are: cut anywhere, or by its end.
 
-        Each holds one PDV, which is not the last. Where it is otherwise, None is returned.
+        Each of them holds one PDV. Where it is otherwise, None is returned.
+
+        :param left: what is to come of the first of them.
         """
-        size, left, end = self._run, self._pdv_left, len(view)
-        if not self._in_pdv or self._pdu_left != left or self._pdv != (context_id, False, False):
-            return None
-        count, rest = divmod(end - left, size)
-        if rest < DATA_HEADER.size or not 0 <= count < FRAGMENTS - 1:
+        size, start, end = self._run, position + left, len(view)
+        count, rest = divmod(end - start, size)
+        if rest < _DATA_HEADER_SIZE or not 0 <= count < FRAGMENTS - 1:
             return None
         tail = end - rest
-        header = DATA_HEADER.pack(P_DATA_TF, size - HEADER.size, size - HEADER.size - 4, context_id, 0)
-        if view[tail : tail + DATA_HEADER.size] != header:
+        header, unpack = _run_of(size, context_id)
+        is_last = view[tail : tail + _DATA_HEADER_SIZE] != header
+        if is_last and not _ends(view[tail:], size, context_id):
             return None
-        if list(_headers(size).iter_unpack(view[left:tail])).count((header,)) < count:
+        if list(unpack(view[start:tail])).count((header,)) < count:
             return None
-        fragments = [view[:left], *_cut(view, left, size, tail)]
-        if rest > DATA_HEADER.size:
-            fragments.append(view[tail + DATA_HEADER.size :])
-        self._pdv_left = self._pdu_left = size - rest
-        return DataSetFragments(fragments, False, count + 2)
+        fragments = _cut(view, start, size, tail)
+        if left:
+            fragments.insert(0, view[position:start])
+        if rest > _DATA_HEADER_SIZE:
+            fragments.append(view[tail + _DATA_HEADER_SIZE :])
+        if is_last:
+            self._pdv_left = self._pdu_left = 0
+            self._in_pdv = False
+            self.data_set_context = None
+        else:
+            self._pdv_left = self._pdu_left = size - rest
+            self._in_pdv = True
+            self._pdv = context_id, False, False
+        return end, DataSetFragments(fragments, is_last, count + 2)
 
     def _behind_header(self, view: memoryview) -> Iterator[Item]:
         # What completes the header is copied, and not the whole read.
@@ -412,11 +428,25 @@ def _alike(view: memoryview, position: int, size: int, most: int) -> list[memory
 
 def _cut(view: memoryview, position: int, size: int, end: int) -> list[memoryview]:
     """Return what P-DATA-TFs hold that are of so many octets each, up to ``end``."""
-    starts = range(position + DATA_HEADER.size, end, size)
+    starts = range(position + _DATA_HEADER_SIZE, end, size)
     return list(map(view.__getitem__, map(slice, starts, range(position + size, end + 1, size))))
 
 
 @lru_cache(maxsize=64)
 def _headers(size: int) -> Struct:
     """Return what takes the headers of P-DATA-TFs of so many octets."""
-    return Struct(f"{DATA_HEADER.size}s{size - DATA_HEADER.size}x")
+    return Struct(f"{_DATA_HEADER_SIZE}s{size - _DATA_HEADER_SIZE}x")
+
+
+@lru_cache(maxsize=64)
+def _run_of(size: int, context_id: int) -> tuple[bytes, Callable[[memoryview], Iterator[tuple[bytes]]]]:
+    """Return the header of a P-DATA-TF of so many octets that does not end its data set; and as above."""
+    length = size - HEADER.size
+    return DATA_HEADER.pack(P_DATA_TF, length, length - 4, context_id, 0), _headers(size).iter_unpack
+
+
+def _ends(view: memoryview, longest: int, context_id: int) -> bool:
+    """Is this a P-DATA-TF that ends the data set?"""
+    pdu_type, room, length, current, control = DATA_HEADER.unpack_from(view)
+    ends = room == length + 4 and control & 3 == 2 and len(view) == HEADER.size + room <= longest
+    return bool(ends and pdu_type == P_DATA_TF and current == context_id)
