@@ -110,10 +110,13 @@ class FileStorage:
             self._slow > 0 or now - self._done > TRUST or (self.commits is not None and self.commits.stalled)
         )
 
-    def took(self, seconds: float) -> None:
-        """Learn how long the disk has taken."""
-        self._slow = QUICK_JOBS if seconds > SLOW else max(0, self._slow - 1)
-        self._done = self.reactor.seconds()
+    def took(self, seconds: float, now: float | None = None) -> None:
+        """Learn how long the disk has taken; and when it had done, if that is known already."""
+        if seconds > SLOW:
+            self._slow = QUICK_JOBS
+        elif self._slow:
+            self._slow -= 1
+        self._done = self.reactor.seconds() if now is None else now
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
         """Nothing touches the disk before the first fragment does."""
@@ -137,7 +140,8 @@ class FileStorage:
                 self.tell_of_failure(instance, file, error)
             raise
         finally:
-            self.took(self.reactor.seconds() - began)
+            now = self.reactor.seconds()
+            self.took(now - began, now)
         self.tell_of_kept(instance, kept)
 
     def tell_of_kept(self, instance: Instance, kept: Kept) -> None:
@@ -213,7 +217,8 @@ class FileWriter:
             self._file.write(data)
         except OSError as error:
             self._failed(error)
-        storage.took(storage.reactor.seconds() - began)
+        now = storage.reactor.seconds()
+        storage.took(now - began, now)
 
     def commit(self) -> Deferred[None]:
         storage = self._storage

@@ -163,16 +163,17 @@ class Intake:
             self.reading = False
         if rest:
             self._unread.appendleft(rest)
+        if more_to_come and not (self._unread or self._core.waits_to_send or self._host.observer_failed):
+            self._at_rest = True
+            self._silence.went_on()
+            return
         arriving = self._operations.arriving
         waits = arriving is not None and arriving.awaits_consumer
         if not work or waits or self._unread or self._ahead is not None:
             self.read_on(work)
             return
         self._at_rest = True
-        if more_to_come and not (self._core.waits_to_send or self._host.observer_failed):
-            self._silence.went_on()
-        else:
-            self._host.pump()
+        self._host.pump()
 
     def _take_message(self, message: MessageReceived, fragments: DataSetFragments | None) -> int:
         """Take a message, with what has come of its data set. Return its work; 0: it is yet to be done."""

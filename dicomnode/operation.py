@@ -6,9 +6,9 @@ the service that performs it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import CoroutineType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
@@ -57,7 +57,7 @@ class Operation:
 
     _dropping = False
     _consumer: IConsumer | None = None
-    _takes_sequences = False
+    _write_sequence: Callable[[Sequence[memoryview]], None] | None = None  # the consumer's, if it has one
     _delivered: Deferred[None] | None = None
     _reception: Reception | None = None  # what is given the data set, unless it is delivered
     _performing: Deferred[int] | None = None
@@ -92,7 +92,8 @@ class Operation:
         if self._consumer is not None:
             raise RuntimeError("the data set is being delivered already")
         self._consumer = consumer
-        self._takes_sequences = IInstanceWriter.providedBy(consumer)
+        if IInstanceWriter.providedBy(consumer):
+            self._write_sequence = consumer.writeSequence
         if self._dropping:
             return fail(CancelledError())  # too late: the association has ended, or it is answered
         if not self.arriving and not self._fragments:
@@ -187,8 +188,8 @@ class Operation:
         try:
             if len(fragments) > MANY and sum(map(len, fragments)) < SMALL * len(fragments):
                 fragments = [memoryview(b"".join(fragments))]
-            if self._takes_sequences:
-                cast(IInstanceWriter, consumer).writeSequence(fragments)
+            if self._write_sequence is not None:
+                self._write_sequence(fragments)
             else:
                 for fragment in fragments:
                     consumer.write(bytes(fragment))
@@ -220,7 +221,7 @@ class Operation:
         """Deliver the data set, and have done with it, without anyone waiting for the one or the other."""
         self._reception = reception
         self._consumer = reception.consumer
-        self._takes_sequences = True
+        self._write_sequence = reception.consumer.writeSequence
         reception.consumer.registerProducer(self, True)
         if self._dropping:  # what the service has done has ended the association
             self._end_delivery(Failure(CancelledError()))  # type: ignore[no-untyped-call]

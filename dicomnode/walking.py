@@ -142,11 +142,8 @@ class Walking(Between):
         return None
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
-        self._see(data)
-        self._writer.writeSequence(data)
-
-    def _see(self, data: Sequence[bytes | memoryview]) -> None:
         self.walk.feed_sequence(data)
+        self._writer.writeSequence(data)
 
 
 class ThreadedWalking(Walking):
@@ -168,12 +165,13 @@ class ThreadedWalking(Walking):
         self._next()
         return finished
 
-    def _see(self, data: Sequence[bytes | memoryview]) -> None:
+    def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         self._waiting += data
         self._waiting_octets += sum(map(len, data))
         if self._waiting_octets > HIGH_WATER:
             self._pause(self)
         self._next()
+        self._writer.writeSequence(data)
 
     def _next(self) -> None:
         if self._running:
