@@ -111,18 +111,18 @@ class CallTests(CostCase):
     def test_echo(self) -> None:
         """A C-ECHO."""
         octets = message(ECHO, echo_rq())
-        self.assertCalls(64, lambda: self.peer.transport.deliver(octets))
+        self.assertCalls(60, lambda: self.peer.transport.deliver(octets))
 
     def test_small_instance(self) -> None:
         """A C-STORE of an instance that one read brings, from the read to the file's name."""
         octets = instance("1.2.4", 4000)
-        self.assertCalls(118, lambda: self.peer.transport.deliver(octets))
+        self.assertCalls(112, lambda: self.peer.transport.deliver(octets))
 
     def test_large_instance(self) -> None:
         """A PDU of a large instance: there are sixteen in a read."""
         few, many = instance("1.2.5", 160 * FRAGMENT), instance("1.2.6", 320 * FRAGMENT)
         beginning = calls(lambda: self.peer.transport.deliver(few, READ))
-        self.assertCalls(beginning + 384, lambda: self.peer.transport.deliver(many, READ))
+        self.assertCalls(beginning + 335, lambda: self.peer.transport.deliver(many, READ))
 
     def test_small_fragments(self) -> None:
         """A PDU of two octets."""
@@ -152,7 +152,7 @@ class CallTests(CostCase):
             transport.lose()
 
         self.assertCalls(625, associate)
-        self.assertCalls(337, associate)  # who proposes the same again
+        self.assertCalls(333, associate)  # who proposes the same again
 
 
 class CopyTests(CostCase):
