@@ -39,7 +39,13 @@ from dicomnode.timers import LINGER, Silence, Timeouts, Timer
 from dicomnode.waiting import Once
 from dicomnode.wire import ITransport, Wire
 
-_ASSOCIATED = State.STA6
+# To look up a member of an enumeration takes longer than what is done with it.
+_IDLE, _ASSOCIATED = State.STA1, State.STA6
+_ANSWERING = frozenset((State.STA6, State.STA8))
+_CONSIDERING = State.STA3
+#: The peer's answer to A-ASSOCIATE-RQ, or to A-RELEASE-RQ, is awaited.
+_AWAITING_ANSWER = frozenset((State.STA5, State.STA7, State.STA10, State.STA11))
+_RELEASED_BY_PEER = frozenset((State.STA8, State.STA9, State.STA12))
 
 _log = Logger()  # for what an observer cannot be told: its own failure
 
@@ -270,7 +276,7 @@ class AssociationProtocol(Protocol):
         if state is State.STA8 and (self._operations.unanswered or sending):
             return
         # Where two releases cross, no state lets us answer an operation any more.
-        if state in (State.STA8, State.STA9, State.STA12):
+        if state in _RELEASED_BY_PEER:
             self._core.respond_release()
             self._released()
             if self._release_due:  # and need not be asked for any more
@@ -438,7 +444,7 @@ class AssociationProtocol(Protocol):
         state = self._core.state
         if state is not self._state or self._closing:
             self._state = state
-            if state is State.STA1:
+            if state is _IDLE:
                 self._close()
             self._set_artim()
         self._set_silence()
@@ -483,15 +489,15 @@ class AssociationProtocol(Protocol):
         timeouts = self._timeouts
         if self._closed:
             return 0.0, ""
-        if self._gate.unread and state in (State.STA6, State.STA8):
+        if self._gate.unread and state in _ANSWERING:
             return timeouts.network, "network"
         if self._gate.closed:
             return timeouts.performing, "performing"  # a slow disk is not the peer's fault
-        if state in (State.STA5, State.STA7, State.STA10, State.STA11):
+        if state in _AWAITING_ANSWER:
             return timeouts.acse, "ACSE"
-        if state is State.STA3:
+        if state is _CONSIDERING:
             return timeouts.performing, "performing"  # in which no timer of PS3.8 runs
-        if state is not State.STA6:
+        if state is not _ASSOCIATED:
             return 0.0, ""
         if self._core.in_message:
             if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):

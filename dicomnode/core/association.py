@@ -43,7 +43,8 @@ from dicomnode.core.stream import DataSetFragments as DataSetFragments
 from dicomnode.core.stream import PDUBody, PDUHeader, PDUReader, PDVFragment
 from dicomnode.errors import InvalidCommand, InvalidPDU, LocalProtocolError
 
-_ASSOCIATED = State.STA6  # to look up a member costs more than what is done with it
+# To look up a member of an enumeration takes longer than what is done with it.
+_IDLE, _ASSOCIATED, _AWAITING_CLOSE = State.STA1, State.STA6, State.STA13
 
 _EVENT_OF = {
     ASSOCIATE_RQ: Event.ASSOCIATE_RQ,
@@ -55,17 +56,17 @@ _EVENT_OF = {
     ABORT: Event.ABORT,
 }
 
-#: ``effect & Effect.INDICATE`` costs what the whole of a step does.
-_INDICATING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.INDICATE)
-_ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.ABORT)
-_P_ABORTING = frozenset(effect for effect, _ in ACTIONS.values() if effect & Effect.P_ABORT)
+#: The actions that have these effects: ``effect & Effect.INDICATE`` costs what the whole of a step does.
+_INDICATING = frozenset(action for action, (effect, _) in ACTIONS.items() if effect & Effect.INDICATE)
+_ABORTING = frozenset(action for action, (effect, _) in ACTIONS.items() if effect & Effect.ABORT)
+_P_ABORTING = frozenset(action for action, (effect, _) in ACTIONS.items() if effect & Effect.P_ABORT)
 
 #: The PDUs that are indicated whole, and when.
 _WELCOME = frozenset(
     (pdu_type, state)
     for (event, state), action in TRANSITIONS.items()
     for pdu_type in PDUS
-    if _EVENT_OF[pdu_type] is event and ACTIONS[action][0] in _INDICATING
+    if _EVENT_OF[pdu_type] is event and action in _INDICATING
 )
 
 #: PDVs, and headers of PDUs, that indicate nothing: so many are looked at before that is said.
@@ -238,7 +239,7 @@ class Association:
 
     def transport_closed(self) -> Iterator[Indication]:
         """The transport connection is gone. Yields :class:`Aborted` if an association went with it."""
-        if self.state is not State.STA1 and self._step(Event.TRANSPORT_CLOSED) in _P_ABORTING:
+        if self.state is not _IDLE and self._step(Event.TRANSPORT_CLOSED) in _P_ABORTING:
             yield Aborted(SERVICE_PROVIDER, 0, by_peer=False, why="the transport connection was closed")
 
     def artim_expired(self) -> None:
@@ -252,7 +253,7 @@ class Association:
         """
         silent = 0
         for item in self._reader.feed(data):
-            if self.state is State.STA1:
+            if self.state is _IDLE:
                 return  # the connection is to be closed: what is behind has no one to go to
             indication: Indication | None
             if isinstance(item, DataSetFragments):
@@ -328,8 +329,7 @@ class Association:
     def _pdu_header(self, header: PDUHeader) -> Indication | None:
         """Judge a PDU by its type and the state, before its length is waited for."""
         event = _EVENT_OF[header.pdu_type]
-        effect = ACTIONS[TRANSITIONS[event, self.state]][0]
-        if effect not in _INDICATING:
+        if TRANSITIONS[event, self.state] not in _INDICATING:
             name = event.name.replace("_", "-")
             return self._refuse(event, UNEXPECTED_PDU, f"{name} received in {self.state.name.title()}")
         if event is Event.P_DATA_TF:
@@ -417,10 +417,10 @@ class Association:
     def _refuse(self, event: Event, reason: int, why: str) -> Indication | None:
         """Play an event by which they broke the protocol."""
         before = self.state
-        effect = self._step(event, reason)
-        if effect in _P_ABORTING:
+        action = self._step(event, reason)
+        if action in _P_ABORTING:
             return Aborted(SERVICE_PROVIDER, reason, by_peer=False, why=why)
-        if effect in _ABORTING and before is not State.STA13:
+        if action in _ABORTING and before is not _AWAITING_CLOSE:
             return Aborted(SERVICE_USER, 0, by_peer=False, why=why)
         return None
 
@@ -489,22 +489,23 @@ class Association:
             ends = last and start + limit >= len(data)
             self._to_send.append(p_data_tf(context_id, is_command, ends, data[start : start + limit]))
 
-    def _step(self, event: Event, reason: int = 0) -> Effect:
+    def _step(self, event: Event, reason: int = 0) -> str:
+        """Have an event happen, and return the action."""
         before = self.state
         try:
-            action, effect, following = step(before, event, self.role)
+            action, _, following = step(before, event, self.role)
         except KeyError:
             raise LocalProtocolError(f"{event.name} in {before.name.title()}") from None
         self.state = following
         if self.trace is not None:
             self.trace(before, event, action, following)
         # Of P-DATA-TF in Sta6 (DT-2) nobody needs to know, but who traces.
-        self._reader.plain = following is State.STA6 and self.trace is None
-        if effect in _ABORTING:
+        self._reader.plain = following is _ASSOCIATED and self.trace is None
+        if action in _ABORTING:
             abort = Abort() if action == "AA-1" else Abort(SERVICE_PROVIDER, reason)
             self._to_send.append(abort.encode())
-        if following is State.STA13:
+        if following is _AWAITING_CLOSE:
             self._reader.skip()
             self._command_set = None
             self._data_set_context = self._reader.data_set_context = None
-        return effect
+        return action
