@@ -69,9 +69,8 @@ class Receiver:
     Each step of one costs some microseconds, and a Deferred as much.
     """
 
-    def _begin(self, operation: IOperation) -> int | Reception | Awaitable[int]:
-        """Perform an operation, as ``perform`` does; or return who is to be given its data set."""
-        raise NotImplementedError
+    #: Perform an operation, as ``perform`` does; or return who is to be given its data set.
+    _begin: Callable[[IOperation], int | Reception | Awaitable[int]]
 
 
 def _stored(status: int | None) -> int:

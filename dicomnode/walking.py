@@ -97,11 +97,10 @@ class Between:
         self._producer = None
         self._writer.unregisterProducer()
 
+    writeSequence: Callable[[Sequence[bytes | memoryview]], None]
+
     def write(self, data: bytes) -> None:
         self.writeSequence((data,))
-
-    def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
-        self._writer.writeSequence(data)
 
     # IPushProducer: for the writer
 

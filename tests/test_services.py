@@ -36,6 +36,7 @@ from dicomnode.interfaces import (
     IExtendedNegotiation,
     IInstanceWriter,
     Instance,
+    IOperation,
     IService,
     IStorage,
 )
@@ -146,6 +147,8 @@ class CoroutineStorage(MemoryStorage):
 class ServiceCase(SynchronousTestCase):
     """Tests of services at the other end of an association in memory."""
 
+    service: type[Storage] = Storage
+
     def setUp(self) -> None:
         self.recorder = Recorder()
         self.storage = Stubborn()
@@ -154,7 +157,7 @@ class ServiceCase(SynchronousTestCase):
     def associate(self, storage: Any = None, size: int | None = None, **arguments: Any) -> Peer:
         """Return a peer that may store CT and MR, and echo."""
         reactor = Reactor()
-        service = Storage(storage or self.storage, observe=self.recorder, **arguments)
+        service = self.service(storage or self.storage, observe=self.recorder, **arguments)
         acceptor = Acceptor(reactor, [service, Verification()], observe=self.recorder)
         peer = Peer(acceptor, size)
         contexts = dict.fromkeys((CT, MR), (EXPLICIT_VR_LE,))
@@ -673,6 +676,22 @@ class FailureTests(ServiceCase):
         self.assert_answered(0x0110)
         self.assertIsInstance(self.recorder.of(Unexpected)[0].failure.value, ValueError)
 
+    def test_ends_the_association(self) -> None:
+        """A storage may abort the association when it is to open: what it opens is aborted."""
+        for size in (None, 100):
+            peer = self.associate(size=size)
+
+            def opens(instance: Instance) -> Deferred[IInstanceWriter]:
+                instance.association.abort()
+                return Stubborn.open(self.storage, instance)
+
+            self.patch(self.storage, "open", opens)
+            peer.stores("1.2.3", data_set(size=1000))
+            self.assertEqual(self.storage.writers.pop().ended, "abort")
+            self.assertEqual(peer.responses, [])
+        self.assert_nothing_kept()
+        self.assertEqual(self.recorder.of(Unexpected), [])
+
     def test_slow_to_open(self) -> None:
         """Until the storage has opened, nothing is read; then all is."""
         opening: Deferred[IInstanceWriter] = Deferred()
@@ -702,6 +721,19 @@ class FailureTests(ServiceCase):
             else:
                 opening.errback(OSError(errno.EIO, "no"))
             self.assertEqual(self.recorder.of(Unexpected), [])
+
+
+class Derived(Storage):
+    """A Storage whose operations a coroutine performs, as that of anyone who derives one may."""
+
+    async def perform(self, operation: IOperation) -> int:
+        return await super().perform(operation)
+
+
+class CoroutineTests(FailureTests):
+    """All of that is the same where a coroutine performs the operation."""
+
+    service = Derived
 
 
 class SizeTests(ServiceCase):

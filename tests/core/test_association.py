@@ -1006,6 +1006,38 @@ class AtOnceMessageTests(AtOnce, MessageTests):
                 self.assertIndicated(self.end, self.store, (b"data set", True), self.echo)
                 self.assertFalse(self.end.core.begun)
 
+    def test_runs(self) -> None:
+        """PDUs that are alike are read the same however reads cut them, whatever is among and behind them."""
+        ten = b"0123456789"
+        like, end = p_data_tf(CT, False, False, ten), p_data_tf(CT, False, True, b"end")
+        two = pdu(4, pdv(CT, 0, b"01") + pdv(CT, 0, b"23"))
+        self.assertEqual(len(two), len(like))
+        for among, last, data in (
+            (b"", end, b"|end"),
+            (b"", p_data_tf(CT, False, True, ten), b"|" + ten),
+            (b"", p_data_tf(CT, False, True, b"something longer"), b"|something longer"),
+            (b"", p_data_tf(CT, False, True, b""), b"|"),
+            (b"", pdu(4, pdv(CT, 0, b"e") + pdv(CT, 2, b"nd")), b"|end"),
+            (two, end, b"0123|end"),
+            (pdu(4, pdv(CT, 0xFC, ten)), end, ten + b"|end"),
+            (p_data_tf(CT, False, False, b"short"), end, b"short|end"),
+            (p_data_tf(CT, False, False, b""), end, b"|end"),
+        ):
+            octets = (
+                p_data_tf(CT, True, True, self.store_set)
+                + like * 2
+                + among
+                + like * 2
+                + last
+                + message(ECHO, ECHO_RQ)
+            )
+            data_set = data.replace(b"|", ten * 2)
+            for first in range(0, len(octets), 3):
+                for second in range(first, len(octets), 5):
+                    self.end.receives(octets[:first], octets[first:second], octets[second:])
+                    self.assertIndicated(self.end, self.store, (ten * 2 + data_set, True), self.echo)
+                    self.assertFalse(self.end.core.begun)
+
     def test_at_once(self) -> None:
         """A message that is there, and what is of a data set, leaves nothing to be read as it comes."""
         octets = message(CT, STORE_RQ, b"data set")
