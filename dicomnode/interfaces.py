@@ -155,7 +155,8 @@ class Instance:
         """Return the instance that a C-STORE operation brings."""
         request = operation.request
         assert isinstance(request, CStoreRQ)
-        return _made(
+        make = _quickly if cls is Instance else cls
+        return make(
             sop_class_uid=request.affected_sop_class_uid,
             sop_instance_uid=request.affected_sop_instance_uid,
             transfer_syntax_uid=operation.context.transfer_syntax,
@@ -166,7 +167,7 @@ class Instance:
         )
 
 
-_made = quick(Instance)
+_quickly = quick(Instance)
 
 
 class IInstanceWriter(IConsumer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any, TypeVar, cast
 
 _T = TypeVar("_T")
@@ -13,8 +14,14 @@ def quick(kind: type[_T]) -> type[_T]:
 
     A frozen one sets each field by a call. These are not frozen until all their fields are set.
 
-    :param kind: with slots, and without a default that is made anew for each instance.
+    :param kind: with slots, and with nothing but fields: no default that is made anew for each instance, and
+        nothing to be done behind them. Its fields are passed in their order, or by name.
     """
+    return cast("type[_T]", _quick(cast(Any, kind)))
+
+
+@cache
+def _quick(kind: type[Any]) -> type[Any]:
     declared = fields(cast(Any, kind))
     defaults = {f"_{field.name}": field.default for field in declared if field.default is not MISSING}
     parameters = [

@@ -33,6 +33,10 @@ class QuickTests(SynchronousTestCase):
             self.assertEqual((hash(quickly), repr(quickly)), (hash(slowly), repr(slowly)))
             self.assertEqual(replace(quickly, y=7), replace(slowly, y=7))
 
+    def test_once(self) -> None:
+        """There is one for each class: to make it takes as long as to make a hundred instances."""
+        self.assertIs(quick(Point), quick(Point))
+
     def test_frozen(self) -> None:
         """It does not change."""
         point = quick(Point)(1)

@@ -223,7 +223,7 @@ class PDUReader:
             self._pdv_left = self._pdu_left = size - rest
             self._in_pdv = True
             self._pdv = context_id, False, False
-        return end, DataSetFragments(fragments, is_last, count + 2)
+        return end, DataSetFragments(fragments, is_last, count + (2 if left else 1))
 
     def _behind_header(self, view: memoryview) -> Iterator[Item]:
         # What completes the header is copied, and not the whole read.
@@ -364,7 +364,7 @@ class PDUReader:
                     position += size * len(alike)
                     pdvs += len(alike) - 1
                     continue
-                if room == length + 4:
+                if room == length + 4 > 6:
                     self._run = size
                 size, room = DATA_HEADER.size, room - PDV_HEADER.size
             if current != context_id or control & 1 or not 0 <= length - 2 <= room:
