@@ -7,6 +7,7 @@ the service that performs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -58,9 +59,11 @@ class Operation:
     _dropping = False
     _consumer: IConsumer | None = None
     _write_sequence: Callable[[Sequence[memoryview]], None] | None = None  # the consumer's, if it has one
+    # The data set goes to one of these, if to anyone; its end is the end of it.
     _delivered: Deferred[None] | None = None
-    _reception: Reception | None = None  # what is given the data set, unless it is delivered
-    _performing: Deferred[int] | None = None
+    _reception: Reception | None = None
+    _context: Context  # in which there is a reception
+    _performing: Deferred[int] | None = None  # a service that has been given it, or needs none
     _answer: Response | None = None  # awaiting the end of the request
     _cancelled = False
     _association_ended = False
@@ -133,24 +136,12 @@ class Operation:
 
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""
-        performing: Any
-        try:
-            if isinstance(service, Receiver):
-                performing = service._begin(self)
-                if type(performing) is Reception:
-                    self._take_in(performing)
-                    return
-            else:
-                performing = service.perform(self)
-            if not self.arriving and type(performing) is CoroutineType:
-                performing = begun(performing)
-        except Exception:
-            self._ended(Failure())  # type: ignore[no-untyped-call]
-            return
-        if isinstance(performing, int):
-            self._ended(performing)
+        if isinstance(service, Receiver):
+            # What it sets of the context is set for this operation alone, as it is of a coroutine's.
+            self._context = copy_context()
+            self._context.run(self._perform, service._begin)
         else:
-            self._wait_for(maybeDeferred(lambda: performing))
+            self._perform(service.perform)
 
     def refuse(self, status: int, comment: str) -> None:
         """Answer it without anyone performing it."""
@@ -208,8 +199,25 @@ class Operation:
         self._association_ended = True
         self._drop()
         self._cancel_performing()
+        if self._delivered is not None:  # to whoever caused that, and could not be cancelled
+            self._end_delivery(Failure(CancelledError()))  # type: ignore[no-untyped-call]
 
     # Within
+
+    def _perform(self, perform: Callable[[Operation], Any]) -> None:
+        try:
+            performing = perform(self)
+            if not self.arriving and type(performing) is CoroutineType:
+                performing = begun(performing)
+        except Exception:
+            self._ended(Failure())  # type: ignore[no-untyped-call]
+            return
+        if isinstance(performing, int):
+            self._ended(performing)
+        elif type(performing) is Reception:
+            self._take_in(performing)
+        else:
+            self._wait_for(maybeDeferred(lambda: performing))
 
     def _wait_for(self, performing: Deferred[int]) -> None:
         self._performing = performing
@@ -219,29 +227,39 @@ class Operation:
 
     def _take_in(self, reception: Reception) -> None:
         """Deliver the data set, and have done with it, without anyone waiting for the one or the other."""
+        if self._association_ended:  # by what the service has done
+            self._not_taken_in(reception, Failure(CancelledError()))  # type: ignore[no-untyped-call]
+            return
+        self._consumer = consumer = reception.consumer
+        self._write_sequence = consumer.writeSequence
         self._reception = reception
-        self._consumer = reception.consumer
-        self._write_sequence = reception.consumer.writeSequence
-        reception.consumer.registerProducer(self, True)
-        if self._dropping:  # what the service has done has ended the association
-            self._end_delivery(Failure(CancelledError()))  # type: ignore[no-untyped-call]
-        elif not self.arriving:
+        try:
+            consumer.registerProducer(self, True)
+        except Exception:
+            self._reception = None
+            self._drop()
+            self._not_taken_in(reception, Failure())  # type: ignore[no-untyped-call]
+            return
+        if not self.arriving:
             self.flush()
             self._end_delivery(None)
 
-    def _taken_in(self, reception: Reception, failure: Failure | None) -> None:
-        if failure is None:
-            try:
-                finished = reception.finish()
-            except Exception:
-                failure = Failure()  # type: ignore[no-untyped-call]
-            else:
-                if isinstance(finished, int):
-                    self._ended(finished)
-                else:
-                    self._wait_for(finished.addErrback(reception.fail))
-                return
-        self._wait_for(reception.fail(failure))
+    def _taken_in(self, reception: Reception) -> None:
+        """All of the data set has been delivered."""
+        try:
+            finished = reception.finish()
+        except Exception:
+            self._not_taken_in(reception, Failure())  # type: ignore[no-untyped-call]
+            return
+        if isinstance(finished, int):
+            self._ended(finished)
+        else:
+            self._wait_for(finished.addErrback(reception.fail))
+
+    def _not_taken_in(self, reception: Reception, failure: Failure) -> None:
+        # Nobody cancels that: how it ends is told, though there be no one left to answer.
+        self._performing = reception.fail(failure)
+        self._performing.addBoth(self._ended)
 
     def _cancel_performing(self) -> None:
         if self._reception is not None:
@@ -268,12 +286,18 @@ class Operation:
         reception, self._reception = self._reception, None
         if reception is not None:
             self._unregister()
-            self._taken_in(reception, result)
+            context = self._context.copy()  # for it may be the one that we are in
+            if result is None:
+                context.run(self._taken_in, reception)
+            else:
+                context.run(self._not_taken_in, reception, result)
             return
         delivered, self._delivered = self._delivered, None
         if delivered is not None:
             self._unregister()
-            if result is None:
+            if delivered.called:
+                pass  # that has ended the association
+            elif result is None:
                 delivered.callback(None)
             else:
                 delivered.errback(result)

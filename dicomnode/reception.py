@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from dicomnode.core.command import Status, is_warning
-from dicomnode.interfaces import IInstanceWriter, IOperation
+from dicomnode.interfaces import IInstanceWriter
 from dicomnode.waiting import deferred_of, kept_on, settled
 from dicomnode.walking import Walking
 
@@ -70,13 +70,13 @@ class Receiver:
     """
 
     #: Perform an operation, as ``perform`` does; or return who is to be given its data set.
-    _begin: Callable[[IOperation], int | Reception | Awaitable[int]]
+    _begin: Callable[[Any], int | Reception | Awaitable[int]]
 
 
 def _stored(status: int | None) -> int:
     """Return a status with which an instance is stored; any other is a bug of the writer."""
     if status is None:
         return Status.SUCCESS
-    if status != Status.SUCCESS and not is_warning(status):
-        raise ValueError(f"an instance is not stored with status 0x{status:04X}: raise OperationFailed")
+    if not isinstance(status, int) or (status != Status.SUCCESS and not is_warning(status)):
+        raise ValueError(f"an instance is not stored with status {status!r}: raise OperationFailed")
     return status

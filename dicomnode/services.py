@@ -139,7 +139,6 @@ class Storage(Receiver):
     ) -> None:
         self._storage = storage
         self._threads = threads
-        self._begins = type(self).perform is Storage.perform
         self._max_instance_size = max_instance_size
         self._observe = events.guarded(observe)
         self._check = check
@@ -172,10 +171,10 @@ class Storage(Receiver):
         instance = self._instance(operation)
         return await self._receive(operation, instance, deferred_of(self._storage.open, instance))
 
-    def _begin(self, operation: IOperation) -> int | Reception | Awaitable[int]:
-        # Who performs them otherwise, or wraps one, means its data set to be delivered.
-        if not self._begins or type(operation) is not Operation:
-            return self.perform(operation)
+    def _begin(self, operation: Operation) -> int | Reception | Awaitable[int]:
+        perform = self.perform
+        if getattr(perform, "__func__", None) is not Storage.perform:  # someone performs them otherwise
+            return perform(operation)
         instance = self._instance(operation)
         data_set = operation.whole
         at_once = data_set is not None and self._immediate is not None and self._immediate.immediate

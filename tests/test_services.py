@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 from unittest import mock
 
@@ -14,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IProducer
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -94,7 +96,9 @@ class Stubborn(MemoryStorage):
         self.writing: Exception | None = None
         self.committing: Exception | Deferred[Any] | None = None
         self.aborting: Deferred[None] | None = None
+        self.registering: Exception | None = None
         self.stops = False  #: says at the first octets that it wants no more
+        self.stops_at_once = False  #: says so before there are any
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
         if isinstance(self.opening, Deferred):
@@ -107,6 +111,13 @@ class Stubborn(MemoryStorage):
 
 class StubbornWriter(MemoryWriter):
     _storage: Stubborn
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        if self._storage.registering is not None:
+            raise self._storage.registering
+        super().registerProducer(producer, streaming)
+        if self._storage.stops_at_once:
+            cast(Any, producer).stopProducing()
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         if self._storage.writing is not None:
@@ -692,6 +703,120 @@ class FailureTests(ServiceCase):
         self.assert_nothing_kept()
         self.assertEqual(self.recorder.of(Unexpected), [])
 
+    def stores_however(self) -> Iterator[Peer]:
+        """Store an instance in PDUs of any length, in small ones, and in one read; yield after each."""
+        for size, at_once in ((None, False), (100, False), (None, True)):
+            for check in (True, False):
+                peer = self.associate(size=size, check=check)
+                if at_once:
+                    peer.sends(whole("1.2.3", data_set(size=1000)))
+                else:
+                    peer.stores("1.2.3", data_set(size=1000))
+                yield peer
+
+    def test_ends_the_association_itself(self) -> None:
+        """A writer that aborts the association, whenever it is called, is aborted, or committed, once."""
+        for method in ("registerProducer", "writeSequence", "unregisterProducer", "commit"):
+            for size, at_once in ((None, False), (100, False), (None, True)):
+                peer = self.associate(size=size)
+
+                def ends(writer: Any, *args: Any, method: str = method, peer: Peer = peer) -> Any:
+                    result = getattr(MemoryWriter, method)(writer, *args)
+                    peer.association.abort()
+                    return result
+
+                with mock.patch.object(StubbornWriter, method, ends):
+                    if at_once:
+                        peer.sends(whole("1.2.3", data_set(size=1000)))
+                    else:
+                        peer.stores("1.2.3", data_set(size=1000))
+                writer = self.storage.writers.pop()
+                self.assertIn(writer.ended, ("abort", "commit"), (method, size, at_once))
+                self.assertEqual("1.2.3" in self.storage.instances, writer.ended == "commit")
+                self.storage.instances.clear()
+                self.assertEqual((writer.producer, list(peer.responses)), (None, []))
+        self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_register_fails(self) -> None:
+        """A writer that takes no producer is aborted; how that failed is answered."""
+        self.storage.registering = OSError(errno.ENOSPC, "full")
+        for peer in self.stores_however():
+            self.assert_answered(0xA700, "full", peer)
+            self.assertEqual(self.storage.writers.pop().ended, "abort")
+        self.assert_nothing_kept()
+        self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_stops_at_once(self) -> None:
+        """A writer that wants no octet at all says by its commit why."""
+        self.storage.stops_at_once = True
+        for peer in self.stores_however():
+            # The storage is asked to commit by then.
+            self.assertEqual(self.storage.writers.pop().ended, "commit")
+            self.assertEqual(peer.response.status, 0)
+        self.storage.committing = OSError(errno.ENOSPC, "full")
+        for peer in self.stores_however():
+            self.assert_answered(0xA700, "full", peer)
+            self.assertEqual(self.storage.writers.pop().ended, "commit")
+        self.assertEqual(self.recorder.of(Unexpected), [])
+
+    def test_no_status(self) -> None:
+        """A commit that fires with what is no status at all is a bug of the writer's."""
+        for odd in (0.0, "0", b"", ()):
+            self.storage.committing = succeed(odd)
+            self.peer.stores("1.2.3", data_set())
+            self.assert_answered(0x0110)
+        self.assertEqual(len(self.recorder.of(Unexpected)), 4)
+
+    def test_abort_fails_late(self) -> None:
+        """How an abort fails after the association has ended is told of that association."""
+        peer = self.associate(size=100)
+        self.begins(peer)
+        self.storage.aborting = Deferred()
+        peer.transport.lose()
+        self.assertEqual(self.recorder.of(Unexpected), [])
+        self.storage.aborting.errback(TypeError("a bug"))
+        (unexpected,) = self.recorder.of(Unexpected)
+        self.assertIsInstance(unexpected.failure.value, TypeError)
+
+    def test_context(self) -> None:
+        """What a storage sets of the context is set for that instance alone, from beginning to end."""
+        variable = ContextVar("variable", default="outside")
+        seen: list[tuple[str, str]] = []
+        storage = self.storage
+
+        class Writer(StubbornWriter):
+            def commit(self) -> Deferred[None]:
+                seen.append((self.instance.sop_instance_uid, variable.get()))
+                return super().commit()
+
+        def opens(instance: Instance) -> Deferred[IInstanceWriter]:
+            variable.set(instance.sop_instance_uid)
+            storage.writers.append(Writer(storage, instance))
+            return succeed(cast(IInstanceWriter, storage.writers[-1]))
+
+        self.patch(storage, "open", opens)
+        peers = {uid: self.associate() for uid in ("1.2.3", "1.2.4")}
+        for uid, peer in peers.items():
+            peer.begins(uid, data_set(uid)[:10])
+        for uid, peer in peers.items():
+            peer.goes_on(data_set(uid)[10:], last=True)
+        self.assertEqual(seen, [("1.2.3", "1.2.3"), ("1.2.4", "1.2.4")])
+        self.assertEqual(variable.get(), "outside")
+
+    def test_association_lost_behind_open(self) -> None:
+        """An A-ABORT that waits, unread, until the storage has opened, aborts what that opens."""
+        opening: Deferred[IInstanceWriter] = Deferred()
+        self.storage.opening = opening
+        peer = self.associate(size=100)
+        peer.begins("1.2.3", data_set(size=1000)[:500])
+        peer.aborts()
+        writer = MemoryWriter(self.storage, cast(Instance, None))
+        opening.callback(writer)
+        peer.exchange()
+        peer.transport.lose()
+        self.assertEqual((writer.ended, writer.producer), ("abort", None))
+        self.assertEqual(self.recorder.of(Unexpected), [])
+
     def test_slow_to_open(self) -> None:
         """Until the storage has opened, nothing is read; then all is."""
         opening: Deferred[IInstanceWriter] = Deferred()
@@ -721,6 +846,27 @@ class FailureTests(ServiceCase):
             else:
                 opening.errback(OSError(errno.EIO, "no"))
             self.assertEqual(self.recorder.of(Unexpected), [])
+
+
+class ReplacedTests(ServiceCase):
+    """Who puts another ``perform`` in the place of a Storage's has it called."""
+
+    def test_replaced(self) -> None:
+        """For each operation, from then on."""
+        service = Storage(self.storage)
+        performed: list[IOperation] = []
+        perform = service.perform
+        peer = Peer(Acceptor(Reactor(), [service]))
+        peer.associates({CT: [EXPLICIT_VR_LE]})
+        peer.stores("1.2.3", data_set())
+
+        def counted(operation: IOperation) -> Any:
+            performed.append(operation)
+            return perform(operation)
+
+        self.patch(service, "perform", counted)
+        peer.stores("1.2.3", data_set())
+        self.assertEqual((peer.response.status, len(performed)), (0, 1))
 
 
 class Derived(Storage):
