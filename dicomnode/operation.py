@@ -59,11 +59,11 @@ class Operation:
     _dropping = False
     _consumer: IConsumer | None = None
     _write_sequence: Callable[[Sequence[memoryview]], None] | None = None  # the consumer's, if it has one
-    # The data set goes to one of these, if to anyone; its end is the end of it.
+    # One of these two, at most, is there to be told that all of the data set has been delivered.
     _delivered: Deferred[None] | None = None
     _reception: Reception | None = None
-    _context: Context  # in which there is a reception
-    _performing: Deferred[int] | None = None  # a service that has been given it, or needs none
+    _context: Context  # in which that was begun
+    _performing: Deferred[int] | None = None  # what is awaited for the status: not of a reception's data set
     _answer: Response | None = None  # awaiting the end of the request
     _cancelled = False
     _association_ended = False
@@ -103,7 +103,12 @@ class Operation:
             return succeed(None)
         delivered: Deferred[None] = Deferred(self._delivery_cancelled)
         self._delivered = delivered
-        consumer.registerProducer(self, True)
+        try:
+            consumer.registerProducer(self, True)
+        except Exception:
+            self._delivered = None
+            delivered.addErrback(lambda _: None)  # where the association has ended by it, too
+            raise
         if self.arriving:
             self._performer.read_on()  # may bring the end of it
         else:
@@ -236,9 +241,11 @@ class Operation:
         try:
             consumer.registerProducer(self, True)
         except Exception:
-            self._reception = None
-            self._drop()
-            self._not_taken_in(reception, Failure())  # type: ignore[no-untyped-call]
+            failure = Failure()  # type: ignore[no-untyped-call]
+            if self._reception is not None:  # else that has ended the association, too
+                self._reception = None
+                self._drop()
+                self._not_taken_in(reception, failure)
             return
         if not self.arriving:
             self.flush()

@@ -737,6 +737,21 @@ class FailureTests(ServiceCase):
                 self.assertEqual((writer.producer, list(peer.responses)), (None, []))
         self.assertEqual(self.recorder.of(Unexpected), [])
 
+    def test_fails_with_the_association(self) -> None:
+        """A writer that aborts the association and fails, too, is aborted, once."""
+        for method in ("registerProducer", "writeSequence", "unregisterProducer"):
+            for size in (None, 100):
+                peer = self.associate(size=size)
+
+                def ends(writer: Any, *_: Any, peer: Peer = peer) -> None:
+                    peer.association.abort()
+                    raise OSError(errno.EIO, "no")
+
+                with mock.patch.object(StubbornWriter, method, ends):
+                    peer.stores("1.2.3", data_set(size=1000))
+                self.assertNotEqual(self.storage.writers[-1].ended, "", (method, size))
+                self.assertEqual(list(peer.responses), [])
+
     def test_register_fails(self) -> None:
         """A writer that takes no producer is aborted; how that failed is answered."""
         self.storage.registering = OSError(errno.ENOSPC, "full")
