@@ -26,7 +26,7 @@ from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Pool, Reactor, 
 from dicomnode.walking import Threads
 from tests.files import Producer, instance
 from tests.reliability.sessions import deflated
-from tests.test_services import Stubborn
+from tests.servicecases import Stubborn
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

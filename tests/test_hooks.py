@@ -28,7 +28,7 @@ from dicomnode.studies import Studies
 from dicomnode.testing import MemoryStorage, Peer, Pool, Reactor
 from dicomnode.walking import Threads
 from tests.cases import begun, data, store_rq
-from tests.test_services import CT, EXPLICIT_VR_LE, CoroutineStorage, Stubborn, data_set
+from tests.servicecases import CT, EXPLICIT_VR_LE, CoroutineStorage, Stubborn, data_set
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dicomnode import __version__, clients
 from dicomnode.__main__ import main
 from dicomnode.testing import Peer
-from tests.test_services import CT, EXPLICIT_VR_LE, data_set
+from tests.servicecases import CT, EXPLICIT_VR_LE, data_set
 
 
 class Running(MemoryReactorClock):

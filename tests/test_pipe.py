@@ -23,7 +23,7 @@ from dicomnode.pipe import Pipe
 from dicomnode.requestor import associate
 from dicomnode.testing import CalledPeer, MemoryStorage, Network, Peer, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE
-from tests.test_services import data_set
+from tests.servicecases import data_set
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 

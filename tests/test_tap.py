@@ -31,8 +31,8 @@ from dicomnode.options import Options
 from dicomnode.tap import CannotStart, makeService
 from dicomnode.testing import Peer
 from tests.certificates import Authority
+from tests.servicecases import CT, EXPLICIT_VR_LE, IMPLICIT_VR_LE, data_set
 from tests.test_options import DEFAULTS
-from tests.test_services import CT, EXPLICIT_VR_LE, IMPLICIT_VR_LE, data_set
 
 EXPLICIT_VR_BE = "1.2.840.10008.1.2.2"
 JPEG = "1.2.840.10008.1.2.4.50"

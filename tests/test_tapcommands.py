@@ -11,8 +11,8 @@ from pydicom.filewriter import write_dataset
 from twisted.internet.testing import MemoryReactorClock
 
 from dicomnode.tap import makeService
+from tests.servicecases import CT
 from tests.test_executions import ProcessReactor
-from tests.test_services import CT
 from tests.test_tap import TapCase
 
 

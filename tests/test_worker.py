@@ -33,8 +33,8 @@ from dicomnode.tap import CannotStart, make_worker
 from dicomnode.testing import Peer
 from dicomnode.worker import Orders, main
 from dicomnode.workers import HASTEN, Brief
+from tests.servicecases import CT, EXPLICIT_VR_LE, data_set
 from tests.test_hooks import in_study
-from tests.test_services import CT, EXPLICIT_VR_LE, data_set
 
 POLICY = '[[allow]]\naet = "{}"'
 
