@@ -32,7 +32,7 @@ OPERATIONS = 2
 UNLIMITED = 64
 
 #: The states in which an operation can be answered.
-_ANSWERING = frozenset((State.STA6, State.STA8))
+ANSWERING = frozenset((State.STA6, State.STA8))
 
 _operation_ended = quick(events.OperationEnded)
 
@@ -188,7 +188,7 @@ class Operations:
         began = self.unanswered.pop(operation, None)
         if began is None:
             return
-        sent = self._core.state in _ANSWERING
+        sent = self._core.state in ANSWERING
         if sent:
             self._host.respond(operation.context.id, response)
         if events.OperationEnded in self._host.wanted:

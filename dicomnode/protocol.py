@@ -34,14 +34,13 @@ from dicomnode.gate import Gate
 from dicomnode.intake import Intake
 from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
 from dicomnode.invocation import Invocations, Prepare, invoking
-from dicomnode.performing import Operations
+from dicomnode.performing import ANSWERING, Operations
 from dicomnode.timers import LINGER, Silence, Timeouts, Timer
 from dicomnode.waiting import Once
 from dicomnode.wire import ITransport, Wire
 
 # To look up a member of an enumeration takes longer than what is done with it.
 _IDLE, _ASSOCIATED = State.STA1, State.STA6
-_ANSWERING = frozenset((State.STA6, State.STA8))
 _CONSIDERING = State.STA3
 #: The peer's answer to A-ASSOCIATE-RQ, or to A-RELEASE-RQ, is awaited.
 _AWAITING_ANSWER = frozenset((State.STA5, State.STA7, State.STA10, State.STA11))
@@ -489,7 +488,7 @@ class AssociationProtocol(Protocol):
         timeouts = self._timeouts
         if self._closed:
             return 0.0, ""
-        if self._gate.unread and state in _ANSWERING:
+        if self._gate.unread and state in ANSWERING:
             return timeouts.network, "network"
         if self._gate.closed:
             return timeouts.performing, "performing"  # a slow disk is not the peer's fault
