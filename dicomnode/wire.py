@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import cache
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -10,11 +11,11 @@ from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.protocols.policies import ProtocolWrapper
 
 #: How much is read at a time, in octets: while commands are exchanged, and while a data set arrives. The one
-#: brings an instance of 64 KiB with all that is around it, which then is kept at one stretch.
-#: More is read faster, and keeps everyone else waiting for longer; much more is not faster, for it no longer
-#: fits into the processor's caches. Two of them bring a CT or MR slice of 512 x 512 x 2 with its header.
+#: brings an instance of 64 KiB with all that is around it, the other a CT or MR slice of 512 x 512 x 2:
+#: what a read has brought whole is kept at one stretch. More is read hardly any faster, and keeps everyone
+#: else waiting for longer.
 READ = (1 << 16) + (1 << 13)
-BULK_READ = (1 << 18) + (1 << 15)
+BULK_READ = (1 << 19) + (1 << 16)
 
 #: How long what a read has brought may keep everyone else waiting, in seconds. When it takes longer, half as
 #: much is read the next time, down to ``LEAST_READ``; when it takes a quarter of that, twice as much again.
@@ -33,6 +34,7 @@ class Wire:
     """Writes to a transport, and says how much to read from it."""
 
     def __init__(self, transport: ITransport) -> None:
+        _reuse_memory()
         self._transport = transport
         self._descriptor: FileDescriptor | None = None
         self._below: FileDescriptor | None = None
@@ -110,3 +112,14 @@ class Wire:
         else:
             return
         self.read_in_bulk(self.bulk)
+
+
+@cache
+def _reuse_memory() -> None:
+    """Have the memory for a read be what the read before it had.
+
+    glibc asks the kernel for whatever is larger than 128 KiB, and gives it back at once: a read of 512 KiB
+    then costs 130 page faults, as much as all that is done with it. It does so no longer for what is
+    not larger than something that it has freed (mallopt(3): the threshold is dynamic).
+    """
+    bytes(2 * BULK_READ)

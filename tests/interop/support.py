@@ -207,6 +207,10 @@ class Storescp(Process):
         """The most that its resident memory has been, in octets."""
         return self._status("VmHWM")
 
+    def page_faults(self) -> int:
+        """How many page faults it has had that needed no disk: minflt of proc_pid_stat(5)."""
+        return int(Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
     def _status(self, what: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         for line in status.splitlines():

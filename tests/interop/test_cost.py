@@ -50,3 +50,22 @@ class SystemCallTests(InteropTestCase):
     def test_durable(self) -> None:
         """An instance of 4 KiB that is synced: with the way to a thread and back."""
         self.assertLessEqual(self.counted(4 << 10), 36)
+
+
+class PageFaultTests(InteropTestCase):
+    """Memory that is asked of the kernel for each instance, and given back."""
+
+    def test_large(self) -> None:
+        """What an instance of 512 KiB is read into is what the one before it was read into."""
+        server = self.storescp("-od", str(self.directory() / "files"), "--sync", "none")
+        before = 0
+        with Peer(server.address) as peer:
+            peer.associate()
+            for number in range(30):
+                if number == 10:
+                    before = server.page_faults()
+                uid = f"1.2.{number}"
+                self.assertEqual(peer.store(uid, data_set(uid, pixels=bytes(512 << 10)))[0x0900], 0)
+            faults = server.page_faults() - before
+            peer.release()
+        self.assertLessEqual(faults / 20, 16, "of 128 pages, and some")
