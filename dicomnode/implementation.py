@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
-__version__ = version("dicomnode")
+__version__ = "0.1.0"
 
 #: Derived from a UUID, as PS3.5 B.2 allows: nobody has to be asked, and nobody else has it.
 IMPLEMENTATION_CLASS_UID = "2.25.59600461093595608072488360627518283537"
