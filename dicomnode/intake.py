@@ -155,8 +155,7 @@ class Intake:
                     else:
                         more_to_come = True
                         arriving.pass_on(fragments.data)
-                        if not self._wire.bulk:
-                            self._wire.read_in_bulk(True)
+                        self._wire.arriving(arriving.octets, more=True)
         except Exception:
             self._host.reading_failed()
         finally:

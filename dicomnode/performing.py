@@ -21,7 +21,7 @@ from dicomnode.interfaces import IAssociation, IService
 from dicomnode.operation import Operation
 from dicomnode.timers import Silence
 from dicomnode.values import quick
-from dicomnode.wire import READ, Wire
+from dicomnode.wire import Wire
 
 #: Operations of one association at a time: one being performed, one on its way in. No asynchronous
 #: operations window is negotiated, so a requestor should not even send the second.
@@ -114,7 +114,7 @@ class Operations:
         else:
             self._silence.came_on()
             if whole is not None:
-                self._wire.read_in_bulk(operation.octets > READ)
+                self._wire.arriving(operation.octets, more=False)
         if events.OperationStarted in self._host.wanted:
             self._host.tell(events.OperationStarted(self._association, operation))
         service = self._service_for(message.context.abstract_syntax)
@@ -136,8 +136,7 @@ class Operations:
             self._silence.came_on()
             self.arriving = None
         operation.receive(fragments.data, fragments.is_last)
-        # Behind a large instance there comes, most likely, another.
-        self._wire.read_in_bulk(operation.octets > READ or not fragments.is_last)
+        self._wire.arriving(operation.octets, more=not fragments.is_last)
         return True
 
     def cancel(self, message_id: int) -> None:

@@ -970,19 +970,23 @@ class TurnTests(ShellTestCase):
         self.assertEqual((turns, len(self.seen.of(events.OperationEnded))), (3, messages))
 
     def test_reads(self) -> None:
-        """While a data set arrives more is read at a time; behind a large one, too, for another may come."""
+        """How much is read at a time follows from how much of a data set has come, and whether more is to."""
         peer = self.associates()
-        bulk: list[bool] = []
-        self.patch(peer.association._wire, "read_in_bulk", bulk.append)
+        seen: list[tuple[int, bool]] = []
+
+        def arriving(octets: int, *, more: bool) -> None:
+            seen.append((octets, more))
+
+        self.patch(peer.association._wire, "arriving", arriving)
         peer.transport.deliver(begun(CT, store_rq()))
-        self.assertEqual(bulk, [])
-        for _ in range(READ // 16000 + 1):
+        self.assertEqual(seen, [])
+        for number in range(1, 4):
             peer.transport.deliver(data(CT, bytes(16000), last=False))
-            self.assertTrue(bulk[-1])
+            self.assertEqual(seen[-1], (number * 16000, True))
         peer.transport.deliver(data(CT, b""))
-        self.assertTrue(bulk[-1])
+        self.assertEqual(seen[-1], (48000, False))
         peer.transport.deliver(message(CT, store_rq(), bytes(100)))
-        self.assertFalse(bulk[-1])
+        self.assertEqual(seen[-1], (100, False))
 
     def test_nobody_is_told(self) -> None:
         """Nobody is behind: nobody is told that reading was paused, nor is the peer silent."""

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from dicomnode import wire
 from dicomnode.testing import Transport
-from dicomnode.wire import BULK_READ, LEAST_READ, LONG, READ, Wire
+from dicomnode.wire import BULK_READ, LARGE, LARGE_READ, LEAST_READ, LONG, READ, Wire
 
 
 class Socket:
@@ -166,7 +166,7 @@ class WireTests(SynchronousTestCase):
         """A transport of another kind is written to as any is."""
         transport = Transport(Protocol())
         wired = self.wired(transport)
-        wired.read_in_bulk(True)
+        wired.arriving(1, more=True)
         wired.write(b"response")
         self.assertEqual(transport.written, [b"response"])
         self.assertTrue(transport.no_delay)
@@ -189,30 +189,37 @@ class WireTests(SynchronousTestCase):
         self.wired(self.descriptor).write(b"response")
         self.assertEqual(self.descriptor.socket.options, [])
 
-    def test_bulk(self) -> None:
-        """While a data set arrives, more is read at a time."""
+    def test_arriving(self) -> None:
+        """While a data set arrives, and behind a large one, more is read at a time."""
         usual = FileDescriptor.bufferSize
-        sizes = [self.descriptor.bufferSize]
-        for bulk in (True, False):
-            self.wire.read_in_bulk(bulk)
-            sizes.append(self.descriptor.bufferSize)
-        self.assertEqual(sizes, [READ, BULK_READ, READ])
+        for octets, more, size in (
+            (0, True, BULK_READ),
+            (READ, False, READ),
+            (READ + 1, False, BULK_READ),
+            (LARGE, True, BULK_READ),
+            (LARGE + 1, True, LARGE_READ),
+            (LARGE + 1, False, LARGE_READ),
+            (0, False, READ),
+        ):
+            self.wire.arriving(octets, more=more)
+            self.assertEqual(self.descriptor.bufferSize, size, (octets, more))
         self.assertEqual(FileDescriptor.bufferSize, usual, "of everyone else")
 
     def test_long(self) -> None:
         """When what a read has brought keeps the others waiting, the next brings less; and more, when not."""
-        self.wire.read_in_bulk(True)
-        sizes = []
-        for seconds in (*[2 * LONG] * 6, LONG / 2, *[LONG / 8] * 6):
-            self.wire.took(seconds)
-            sizes.append(self.descriptor.bufferSize)
-        self.assertEqual(sizes[:2], [BULK_READ // 2, BULK_READ // 4])
-        self.assertEqual(sizes[5:8], [LEAST_READ, LEAST_READ, 2 * LEAST_READ])
-        self.assertEqual(sizes[-1], BULK_READ)
+        for octets, size in ((1, BULK_READ), (LARGE + 1, LARGE_READ)):
+            wire = self.wired(self.descriptor)
+            wire.arriving(octets, more=True)
+            sizes = []
+            for seconds in (*[2 * LONG] * 7, LONG / 2, *[LONG / 8] * 8):
+                wire.took(seconds)
+                sizes.append(self.descriptor.bufferSize)
+            self.assertEqual(sizes[:2], [size // 2, size // 4])
+            self.assertEqual(sizes[6:9], [LEAST_READ, LEAST_READ, 2 * LEAST_READ])
+            self.assertEqual(sizes[-1], size)
 
     def test_long_commands(self) -> None:
         """So it is while commands are exchanged; what is good for them is not exceeded."""
-        self.wire.read_in_bulk(False)
         sizes = []
         for seconds in (*[2 * LONG] * 4, *[LONG / 8] * 6):
             self.wire.took(seconds)
