@@ -90,7 +90,7 @@ class Intake:
             self._unread.append(data)
             self.read_on()
         if size >= LEAST_READ:  # as much is read whatever it takes; whether it may be more shows then
-            self._wire.took(self._clock.seconds() - began)
+            self._wire.took(size, self._clock.seconds() - began)
 
     def read_on(self, work: int = 0) -> None:
         """Read what has arrived, as far as there is someone to take it.

@@ -11,16 +11,17 @@ from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.protocols.policies import ProtocolWrapper
 
 #: How much is read at a time, in octets: while commands are exchanged; while a data set arrives; and while one
-#: arrives that is ``LARGE`` already. The first brings an instance of 64 KiB with all that is around it, the
-#: second a CT or MR slice of 512 x 512 x 2: what a read has brought whole is kept at one stretch. The last is
-#: a tenth faster, and keeps everyone else waiting for twice as long: so it is not for what comes each second.
+#: does that is ``LARGE`` already. The first brings an instance of 64 KiB with all that is around it, the second
+#: a CT or MR slice of 512 x 512 x 2: what a read has brought whole is kept at one stretch. The last is a tenth
+#: faster, and keeps everyone else waiting for twice as long: so it is not for what comes each second.
 READ = (1 << 16) + (1 << 13)
 BULK_READ = (1 << 19) + (1 << 16)
 LARGE_READ = 2 * BULK_READ
 LARGE = 1 << 23
 
-#: How long what a read has brought may keep everyone else waiting, in seconds. When it takes longer, half as
-#: much is read the next time, down to ``LEAST_READ``; when it takes a quarter of that, twice as much again.
+#: How long what a read has brought may keep everyone else waiting, in seconds. When it takes longer, as much
+#: is read the next time as would have taken so long, down to ``LEAST_READ``; when it takes a quarter of that,
+#: twice as much again.
 LONG = 0.002
 LEAST_READ = 1 << 14
 
@@ -104,18 +105,15 @@ class Wire:
 
         :param more: are to come. Else it is what comes next: behind a large one, most likely, another.
         """
-        if octets > LARGE:
-            wanted = LARGE_READ
-        else:
-            wanted = BULK_READ if more or octets > READ else READ
+        wanted = LARGE_READ if octets > LARGE else BULK_READ if more or octets > READ else READ
         if wanted != self._wanted:
             self._wanted = wanted
             self._set_size()
 
-    def took(self, seconds: float) -> None:
-        """Learn for how long a read has kept everyone else waiting."""
+    def took(self, octets: int, seconds: float) -> None:
+        """Learn for how long a read of so many octets has kept everyone else waiting."""
         if seconds > LONG:
-            self._most = max(min(self._most, max(self._wanted, BULK_READ)) // 2, LEAST_READ)
+            self._most = min(self._most, max(int(octets * LONG / seconds), LEAST_READ))
         elif self._most < LARGE_READ and seconds < LONG / 4:
             self._most = min(self._most * 2, LARGE_READ)
         else:

@@ -51,7 +51,7 @@ from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer, Transport
 from dicomnode.timers import Timeouts
 from dicomnode.uids import VERIFICATION
-from dicomnode.wire import LEAST_READ, READ
+from dicomnode.wire import LEAST_READ
 from tests.cases import (
     CT,
     CT_IMAGE_STORAGE,
@@ -898,13 +898,13 @@ class TurnTests(ShellTestCase):
 
         self.accepts(Service(takes_long))
         peer = self.associates()
-        took: list[float] = []
-        self.patch(peer.association._wire, "took", took.append)
+        took: list[tuple[int, float]] = []
+        self.patch(peer.association._wire, "took", lambda *read: took.append(read))
         peer.sends(message(CT, store_rq(), b"data"))
         self.assertEqual(took, [], "nothing could be shorter")
         around = len(message(CT, store_rq(), b""))
         peer.transport.deliver(message(CT, store_rq(), bytes(LEAST_READ - around)))
-        self.assertEqual(took, [3.0], "as much as is read at least: it may be more again")
+        self.assertEqual(took, [(LEAST_READ, 3.0)], "as much as is read at least: it may be more again")
 
     def test_empty_fragments(self) -> None:
         """PDVs that bring nothing count as those that bring an octet: of a command set, and of a data set."""

@@ -207,21 +207,19 @@ class WireTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """When what a read has brought keeps the others waiting, the next brings less; and more, when not."""
-        for octets, size in ((1, BULK_READ), (LARGE + 1, LARGE_READ)):
+        for octets, more, size in ((0, False, READ), (1, True, BULK_READ), (LARGE + 1, True, LARGE_READ)):
             wire = self.wired(self.descriptor)
-            wire.arriving(octets, more=True)
+            wire.arriving(octets, more=more)
             sizes = []
-            for seconds in (*[2 * LONG] * 7, LONG / 2, *[LONG / 8] * 8):
-                wire.took(seconds)
+            for seconds in (2 * LONG, 4 * LONG, 100 * LONG, LONG / 2, *[LONG / 8] * 8):
+                wire.took(self.descriptor.bufferSize, seconds)
                 sizes.append(self.descriptor.bufferSize)
-            self.assertEqual(sizes[:2], [size // 2, size // 4])
-            self.assertEqual(sizes[6:9], [LEAST_READ, LEAST_READ, 2 * LEAST_READ])
+            self.assertEqual(sizes[:2], [size // 2, max(size // 8, LEAST_READ)])
+            self.assertEqual(sizes[2:5], [LEAST_READ, LEAST_READ, 2 * LEAST_READ])
             self.assertEqual(sizes[-1], size)
 
-    def test_long_commands(self) -> None:
-        """So it is while commands are exchanged; what is good for them is not exceeded."""
-        sizes = []
-        for seconds in (*[2 * LONG] * 4, *[LONG / 8] * 6):
-            self.wire.took(seconds)
-            sizes.append(self.descriptor.bufferSize)
-        self.assertEqual((sizes[0], sizes[3], sizes[-1]), (READ, BULK_READ // 16, READ))
+    def test_longer_read(self) -> None:
+        """Of what is no read, but what TLS has made of one, no more is read than before."""
+        self.wire.arriving(1, more=True)
+        self.wire.took(100 * BULK_READ, 2 * LONG)
+        self.assertEqual(self.descriptor.bufferSize, BULK_READ)
