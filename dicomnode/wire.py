@@ -10,10 +10,10 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.protocols.policies import ProtocolWrapper
 
-#: How much is read at a time, in octets: while commands are exchanged; while a data set arrives; and while one
-#: does that is ``LARGE`` already. The first brings an instance of 64 KiB with all that is around it, the second
-#: a CT or MR slice of 512 x 512 x 2: what a read has brought whole is kept at one stretch. The last is a tenth
-#: faster, and keeps everyone else waiting for twice as long: so it is not for what comes each second.
+#: How much is read at a time, in octets: while commands are exchanged; while a data set arrives; and while
+#: one does that is ``LARGE`` already. The first brings an instance of 64 KiB with all that is around it, the
+#: second a CT or MR slice of 512 x 512 x 2: what a read has brought whole is kept at one stretch. The last is
+#: a tenth faster, and keeps everyone else waiting twice as long: it is not for what comes each second.
 READ = (1 << 16) + (1 << 13)
 BULK_READ = (1 << 19) + (1 << 16)
 LARGE_READ = 2 * BULK_READ

@@ -4,10 +4,11 @@
     python -m tests.benchmarks.plots FILE [DIRECTORY]
 
 Time and memory against the size of an instance, the number of associations, of instances on one
-association, of files in the directory, of presentation contexts, and the maximum length of a PDU. For
-each value the server is started afresh (``--sync none``), driven as ``storescp.py`` drives it, and what
-it stored is checked, and kept to the end of the run. For all sweeps that takes some 5 GB, and 4 million
-inodes. The second command draws what the first has written, as often as one likes.
+association, of files in the directory, of presentation contexts, the maximum length of a PDU, and the
+number of processes. For each value the server is started afresh (``--sync none``), driven as
+``storescp.py`` drives it, and what it stored is checked, and kept to the end of the run. For all sweeps
+that takes some 5 GB, and 4 million inodes. The second command draws what the first has written, as often
+as one likes.
 """
 
 from __future__ import annotations
@@ -101,6 +102,25 @@ def pdu(octets: int, parent: Path) -> Figures:
     return _drive(server, parent, Plan(256, MIB, fragment=octets - 6 if octets else 2 * MIB))
 
 
+def processes(number: int, parent: Path) -> Figures:
+    """Instances of 512 KiB over four associations, to so many processes."""
+    return _shared(number, parent, 300, 512 * KIB)
+
+
+def small(number: int, parent: Path) -> Figures:
+    """Instances of 4 KiB over four associations, to so many processes."""
+    return _shared(number, parent, 2000, 4 * KIB)
+
+
+def _shared(number: int, parent: Path, count: int, octets: int) -> Figures:
+    server = replace(
+        DICOMNODE,
+        command=lambda port, path: [*DICOMNODE.command(port, path), "--processes", str(number)],
+        processes=number,
+    )
+    return _drive(server, parent, *(Plan(count, octets, first=1 + scu * count, turn=scu) for scu in range(4)))
+
+
 def crowd(number: int, parent: Path) -> Figures:
     """Instances of 4 KiB into a directory that has so many files already."""
     directory = Path(tempfile.mkdtemp(prefix="crowd-", dir=parent))
@@ -163,6 +183,8 @@ SWEEPS = (
         GIB,
         pdu,
     ),
+    Sweep("processes", "Processes, 512 KiB over four associations", "processes", (1, 2, 4), 2, processes),
+    Sweep("small", "Processes, 4 KiB over four associations", "processes", (1, 2, 4), 2, small),
 )
 
 _SHOWN = ("rate", "MB/s", "p10", "p50", "cpu", "load", "rss", "peak")
