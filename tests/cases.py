@@ -19,7 +19,7 @@ from dicomnode.core.association import Aborted, AssociateConfirmed
 from dicomnode.core.codec import encode
 from dicomnode.core.command import CEchoRQ, CFindRQ, Command, CStoreRQ
 from dicomnode.core.machine import State
-from dicomnode.core.pdu import p_data_tf
+from dicomnode.core.pdu import AssociateRQ, ProposedContext, p_data_tf
 from dicomnode.interfaces import IOperation, IService
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import MemoryStorage, Peer, Pool, Reactor, Recorder
@@ -33,6 +33,9 @@ IMPLICIT_VR_LE = "1.2.840.10008.1.2"
 #: What peers propose, unless told otherwise; and the ids of these contexts.
 CONTEXTS = {VERIFICATION: [IMPLICIT_VR_LE], CT_IMAGE_STORAGE: [IMPLICIT_VR_LE], FIND: [IMPLICIT_VR_LE]}
 ECHO, CT, QUERY = 1, 3, 5
+
+#: A request for an association on which nothing is to be stored.
+REQUEST = AssociateRQ("ANY-SCP", "PEER", (ProposedContext(ECHO, VERIFICATION, (IMPLICIT_VR_LE,)),))
 
 #: Three lengths to tell apart.
 TIMEOUTS = Timeouts(acse=10.0, dimse=20.0, network=40.0, performing=600.0)
@@ -107,6 +110,16 @@ class Waiting(Service):
 
     def _cancelled(self, turn: Deferred[int]) -> None:
         self.cancelled += 1
+
+
+class Policy:
+    """A policy that says what it was told to."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def consider(self, request: AssociateRQ, peer: object) -> Any:
+        return self.answer
 
 
 class QuickPool(Pool):

@@ -8,9 +8,8 @@ from dicomnode.core.pdu import (
     p_data_tf,
 )
 from dicomnode.core.stream import FRAGMENTS
-from tests.core import test_association as usual
-from tests.core.helpers import octet_by_octet
-from tests.core.test_association import (
+from tests.core import test_association, test_messages
+from tests.core.associationcases import (
     CONNECTED,
     CT,
     ECHO,
@@ -24,6 +23,7 @@ from tests.core.test_association import (
     pdv,
     reach,
 )
+from tests.core.helpers import octet_by_octet
 
 
 class AtOnce(AssociationTestCase):
@@ -34,19 +34,19 @@ class AtOnce(AssociationTestCase):
         super().setUp()
 
 
-class AtOncePairTests(AtOnce, usual.PairTests):
+class AtOncePairTests(AtOnce, test_association.PairTests):
     """A requestor and an acceptor that take at once what they can."""
 
 
-class AtOncePDUEventTests(AtOnce, usual.PDUEventTests):
+class AtOncePDUEventTests(AtOnce, test_association.PDUEventTests):
     """Table 9-10, driven by PDUs that are taken at once."""
 
 
-class AtOnceLimitTests(AtOnce, usual.LimitTests):
+class AtOnceLimitTests(AtOnce, test_messages.LimitTests):
     """What is limited is, taken at once."""
 
 
-class AtOnceMessageTests(AtOnce, usual.MessageTests):
+class AtOnceMessageTests(AtOnce, test_messages.MessageTests):
     """Messages that are taken at once."""
 
     def test_each_split(self) -> None:
