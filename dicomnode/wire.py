@@ -130,7 +130,7 @@ def _reuse_memory() -> None:
     """Have the memory for a read be what the read before it had.
 
     glibc asks the kernel for whatever is larger than 128 KiB, and gives it back at once: a read of 512 KiB
-    then costs 130 page faults, as much as all that is done with it. It does so no longer for what is
+    then costs 130 page faults, a quarter of the time for all of it. It does so no longer for what is
     not larger than something that it has freed (mallopt(3): the threshold is dynamic).
     """
     bytes(2 * LARGE_READ)
