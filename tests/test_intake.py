@@ -14,7 +14,7 @@ from dicomnode.core.pdu import (
 from dicomnode.intake import MESSAGE_WORK, TURN
 from dicomnode.interfaces import IOperation
 from dicomnode.testing import Peer
-from dicomnode.wire import LEAST_READ
+from dicomnode.wire import LEAST_READ, LONG
 from tests.cases import (
     CT,
     ECHO,
@@ -47,6 +47,19 @@ class TurnTests(ShellTestCase):
         around = len(message(CT, store_rq(), b""))
         peer.transport.deliver(message(CT, store_rq(), bytes(LEAST_READ - around)))
         self.assertEqual(took, [(LEAST_READ, 3.0)], "as much as is read at least: it may be more again")
+
+    def test_read_of_turns(self) -> None:
+        """A read that takes several turns is a long one, however short the first of them is."""
+        peer = self.associates()
+        peer.sends(begun(CT, store_rq()))
+        for size, several in ((TURN // 2, False), (2 * TURN, True)):
+            took: list[tuple[int, float]] = []
+            self.patch(peer.association._wire, "took", lambda *read, took=took: took.append(read))
+            octets = data(CT, bytes(LEAST_READ), last=False) + data(CT, b"", last=False) * size
+            peer.transport.deliver(octets)
+            self.assertEqual(took, [(len(octets), 2 * LONG if several else 0.0)])
+            self.reactor.advance(0)
+        peer.transport.deliver(data(CT, b""))
 
     def test_empty_fragments(self) -> None:
         """PDVs that bring nothing count as those that bring an octet: of a command set, and of a data set."""
