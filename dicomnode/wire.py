@@ -104,7 +104,7 @@ class Wire:
     def arriving(self, octets: int, *, more: bool) -> None:
         """Read as much at a time as is good for a data set of which so many octets have come.
 
-        :param more: are to come. Else it is what comes next: behind a large one, most likely, another.
+        :param more: of it is to come. Else what is read next is behind it: most likely, another like it.
         """
         wanted = BULK_READ if more or octets > READ else READ
         if wanted != self._wanted:

@@ -44,6 +44,11 @@ class Sweep:
     point: Callable[[int, Path], Figures]
 
 
+def _with(*options: str) -> Server:
+    """Return what is measured, with these options."""
+    return replace(DICOMNODE, command=lambda port, path: [*DICOMNODE.command(port, path), *options])
+
+
 def _drive(server: Server, parent: Path, *plans: Plan) -> Figures:
     """Start a server, carry out some plans, and check what is in its directory."""
     with running(server, parent) as started:
@@ -96,9 +101,7 @@ def contexts(number: int, parent: Path) -> Figures:
 
 def pdu(octets: int, parent: Path) -> Figures:
     """Instances of 1 MiB, in PDUs of a length, which is the server's maximum, too. 0: all in one PDU."""
-    server = replace(
-        DICOMNODE, command=lambda port, path: [*DICOMNODE.command(port, path), "-pdu", str(octets)]
-    )
+    server = _with("-pdu", str(octets))
     return _drive(server, parent, Plan(256, MIB, fragment=octets - 6 if octets else 2 * MIB))
 
 
@@ -113,11 +116,7 @@ def small(number: int, parent: Path) -> Figures:
 
 
 def _shared(number: int, parent: Path, count: int, octets: int) -> Figures:
-    server = replace(
-        DICOMNODE,
-        command=lambda port, path: [*DICOMNODE.command(port, path), "--processes", str(number)],
-        processes=number,
-    )
+    server = replace(_with("--processes", str(number)), processes=number)
     return _drive(server, parent, *(Plan(count, octets, first=1 + scu * count, turn=scu) for scu in range(4)))
 
 
