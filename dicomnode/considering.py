@@ -90,8 +90,7 @@ class Considering(Between):
             self._refuse(Failure())  # type: ignore[no-untyped-call]
             return
         self._accepted = True
-        if self in self._pauses:
-            self._resume(self)
+        self._resume(self)
         self._settle()
 
     def _refuse(self, failure: Failure) -> None:

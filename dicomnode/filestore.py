@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from dicomnode import events
 from dicomnode.commits import GroupCommit, IStorageReactor, Sync
+from dicomnode.fragments import cost
 from dicomnode.interfaces import IImmediateStorage, IInstanceWriter, Instance
 from dicomnode.layout import FLAT, Layout, flat
 from dicomnode.part10 import part10_header
@@ -34,10 +35,6 @@ from dicomnode.partfile import Kept, OnDuplicate, PartFile
 #: on below the other. Four batches; a batch is what a read of 1 MiB brings.
 HIGH_WATER = 4 << 20
 LOW_WATER = 1 << 20
-
-#: What a fragment costs besides its octets: else a peer that sends PDVs of one octet would cost 200
-#: times what is counted.
-OVERHEAD = 256
 
 #: A write by the reactor thread that takes longer makes the next ones go to a thread, in seconds.
 SLOW = 0.05
@@ -209,7 +206,7 @@ class FileWriter:
         began = storage.reactor.seconds()
         if self._in_thread or self._waiting or storage.slow_at(began):
             self._waiting += data
-            self._waiting_octets += _cost(data)
+            self._waiting_octets += cost(data)
             self._balance()
             self._next()
             return
@@ -283,7 +280,7 @@ class FileWriter:
         if self._waiting:
             batch, self._waiting = self._waiting, []
             writing = self._run(partial(self._file.write, batch))
-            writing.addCallbacks(self._written, self._not_written, callbackArgs=(_cost(batch),))
+            writing.addCallbacks(self._written, self._not_written, callbackArgs=(cost(batch),))
         elif self._finish is not None:
             finish, self._finish = self._finish, None
             finish()
@@ -347,7 +344,3 @@ class FileWriter:
 def _timed(seconds: Callable[[], float], job: Callable[[], _T]) -> tuple[_T, float]:
     began = seconds()
     return job(), seconds() - began
-
-
-def _cost(data: Sequence[bytes | memoryview]) -> int:
-    return sum(map(len, data)) + OVERHEAD * len(data)

@@ -19,7 +19,7 @@ from dicomnode.core.command import Request
 from dicomnode.gate import Gate
 from dicomnode.performing import Operations
 from dicomnode.timers import Silence
-from dicomnode.wire import LEAST_READ, LONG, Wire
+from dicomnode.wire import LEAST_READ, Wire
 
 #: What one association does before it is another's turn: the work of so many fragments of a data set,
 #: a message counting as ``MESSAGE_WORK`` of them. That is some milliseconds, whoever sends what.
@@ -90,9 +90,7 @@ class Intake:
             self._unread.append(data)
             self.read_on()
         if size >= LEAST_READ:  # as much is read whatever it takes; whether it may be more shows then
-            seconds = self._clock.seconds() - began
-            # What takes further turns is kept until they are over: of that, too, less is to come at a time.
-            self._wire.took(size, seconds if self._next_turn is None else max(seconds, 2 * LONG))
+            self._wire.took(size, self._clock.seconds() - began, done=self._next_turn is None)
 
     def read_on(self, work: int = 0) -> None:
         """Read what has arrived, as far as there is someone to take it.
@@ -214,11 +212,11 @@ class Intake:
                 break
             indication = self._ahead or next(self._indications, None)
             if indication is None:
+                if arriving is not None:
+                    arriving.flush()  # while all that comes meanwhile waits
                 if self._unread:
                     self._indications = self._core.receive(self._unread.popleft())
                     continue
-                if arriving is not None:
-                    arriving.flush()  # while all that comes meanwhile waits
                 self._gate.open(self)
                 if self._unread:  # resuming has brought more
                     continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IConsumer
+from twisted.internet.interfaces import IAddress, IConsumer, IReactorTime
 from zope.interface import Attribute, Interface
 
 from dicomnode.core.command import CStoreRQ, Request, Response
@@ -58,6 +58,7 @@ class Body(Protocol):
 class IAssociation(Interface):
     """An association: who is at its two ends, and how to end it."""
 
+    clock: IReactorTime = Attribute("By which its timeouts and turns go: a reactor, or a Clock in tests.")
     number: int = Attribute("Tells it from the others of its factory; it counts from 1.")
     role: Role = Attribute("Whether we asked for it.")
     peer: IAddress = Attribute("The other end's address.")

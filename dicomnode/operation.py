@@ -19,14 +19,10 @@ from zope.interface import implementer
 from dicomnode.core.command import Request, Response, Status, respond
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.errors import OperationFailed
+from dicomnode.fragments import compact
 from dicomnode.interfaces import IAssociation, IInstanceWriter, IOperation, IService
 from dicomnode.reception import Receiver, Reception
 from dicomnode.waiting import begun
-
-#: More fragments than ``MANY``, of less than ``SMALL`` octets on average, are handed on as one: what is
-#: done for each costs more than copying it.
-MANY = 16
-SMALL = 512
 
 
 class Performer(Protocol):
@@ -169,21 +165,21 @@ class Operation:
         """Hand on the fragments of the read that has ended."""
         fragments, self._fragments = self._fragments, []
         if fragments:
-            self._hand_on(fragments)
+            self._hand_on(fragments, sum(map(len, fragments)))
 
     def pass_on(self, fragments: list[memoryview]) -> None:
         """Hand on the fragments of a read that has brought nothing else, and not the last."""
         if fragments:
-            self.octets += sum(map(len, fragments))
-            self._hand_on(fragments)
+            octets = sum(map(len, fragments))
+            self.octets += octets
+            self._hand_on(fragments, octets)
 
-    def _hand_on(self, fragments: list[memoryview]) -> None:
+    def _hand_on(self, fragments: list[memoryview], octets: int) -> None:
         consumer = self._consumer
         if self._dropping or consumer is None:
             return
         try:
-            if len(fragments) > MANY and sum(map(len, fragments)) < SMALL * len(fragments):
-                fragments = [memoryview(b"".join(fragments))]
+            fragments = compact(fragments, octets)
             if self._write_sequence is not None:
                 self._write_sequence(fragments)
             else:

@@ -97,7 +97,7 @@ class AssociationProtocol(Protocol):
         self.calling_ae_title = ""
         self.called_ae_title = ""
         self._core = association
-        self._clock = clock
+        self.clock = clock
         self._on_closed = closed
         self._timeouts = timeouts
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
@@ -178,7 +178,7 @@ class AssociationProtocol(Protocol):
         if self._invocations is None:
             if self._core.state is not State.STA6:
                 return fail(LocalProtocolError("there is no association"))
-            self._invocations = Invocations(self, self, self._core, self._gate, self._clock)
+            self._invocations = Invocations(self, self, self._core, self._gate, self.clock)
         if self._releasing is not None:
             return fail(LocalProtocolError("release was asked for before"))
         return self._invocations.invoke(prepare, on_response, progress)
@@ -186,13 +186,13 @@ class AssociationProtocol(Protocol):
     # Twisted's Protocol
 
     def connectionMade(self) -> None:
-        self._began = self._clock.seconds()
+        self._began = self.clock.seconds()
         transport = self._transport
         self._wire = Wire(transport)
         self._gate = Gate(transport, paused=self._paused, changed=self._set_silence)
         self._operations.opened(self._gate, self._wire)
         self._intake = Intake(
-            self, self._core, self._operations, self._gate, self._wire, self._silence, self._clock
+            self, self._core, self._operations, self._gate, self._wire, self._silence, self.clock
         )
         self._core.transport_opened()
         self._establishment.opened()
@@ -217,7 +217,7 @@ class AssociationProtocol(Protocol):
         self._artim.stop()
         self._silence.stop()
         if events.AssociationEnded in self.wanted:
-            seconds = self._clock.seconds() - self._began
+            seconds = self.clock.seconds() - self._began
             self.tell(events.AssociationEnded(self, self._how, seconds, truncated))
         self._on_closed(self)
 
@@ -262,7 +262,7 @@ class AssociationProtocol(Protocol):
         if window is not None:
             invoked, performed = window
             self._operations.negotiated(performed)
-            self._invocations = Invocations(self, self, self._core, self._gate, self._clock, invoked)
+            self._invocations = Invocations(self, self, self._core, self._gate, self.clock, invoked)
 
     def was_rejected(self) -> None:
         """There is none."""

@@ -66,6 +66,7 @@ class ServiceUser:
         self._association = association
         self._pool = pool
         self.number = association.number
+        self.clock = association.clock
         #: for SOP Classes, what the other end has answered to ``extended``; what the octets mean is for the
         #: service class to say (PS3.7 D.3.3.5)
         self.application_information = application_information

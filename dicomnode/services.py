@@ -9,7 +9,7 @@ from functools import partial
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProducer
+from twisted.internet.interfaces import IProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -32,7 +32,7 @@ from dicomnode.interfaces import (
 from dicomnode.operation import Operation
 from dicomnode.reception import Receiver, Reception
 from dicomnode.waiting import deferred_of, kept_on, settled, shielded
-from dicomnode.walking import ThreadedWalking, Threads, Walking
+from dicomnode.walking import Stretch, ThreadedWalking, Threads, Walking
 
 #: A UID: PS3.5 9.1 without its rule on leading zeros, which devices break and no one is hurt by.
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
@@ -179,8 +179,9 @@ class Storage(Receiver):
         data_set = operation.whole
         at_once = data_set is not None and self._immediate is not None and self._immediate.immediate
         if at_once and not (instance.walk is not None and instance.walk.deflated):
-            self._keep(operation, instance, cast("list[memoryview]", data_set))
-            return Status.SUCCESS
+            if self._keep(operation, instance, cast("list[memoryview]", data_set)):
+                return Status.SUCCESS
+            instance = self._instance(operation)  # with a walk that has not begun
         opening = deferred_of(self._storage.open, instance)
         if settled(opening):
             return self._reception(operation, instance, cast(IInstanceWriter, opening.result))
@@ -209,21 +210,26 @@ class Storage(Receiver):
             writer = _Bounded(writer, self._max_instance_size)
         if self._consider is not None:
             writer = Considering(writer, instance, self._consider)
-        walking = None if walk is None else self._walking(writer, walk)
+        walking = None if walk is None else self._walking(writer, walk, operation.association.clock)
         compare = partial(self._compare, walk, operation) if self._check and walk is not None else None
         # What is still being considered need not be kept on.
         return Reception(writer, walking, compare, _as_it_is if self._consider else kept_on)
 
-    def _keep(self, operation: IOperation, instance: Instance, data_set: Sequence[memoryview]) -> None:
-        """Keep an instance that has come as a whole: what is wrong with it is found before it is begun."""
+    def _keep(self, operation: IOperation, instance: Instance, data_set: Sequence[memoryview]) -> bool:
+        """Keep an instance that has come as a whole: what is wrong with it is found before it is begun.
+
+        Return False where that would take too long for one turn: it is not kept then.
+        """
         if self._max_instance_size and sum(map(len, data_set)) > self._max_instance_size:
             raise _too_long(self._max_instance_size)
         if instance.walk is not None:
-            instance.walk.feed_sequence(data_set)
+            if instance.walk.feed_sequence(data_set, Stretch(operation.association.clock)):
+                return False
             if self._check:
                 self._compare(instance.walk, operation)
         assert self._immediate is not None
         self._immediate.keep(instance, data_set)
+        return True
 
     def _compare(self, walk: Walk, operation: IOperation) -> None:
         """Refuse a data set that is not whole, or another instance's than its command says."""
@@ -239,10 +245,10 @@ class Storage(Receiver):
         if walk.doubt is not None:
             self._observe(events.Doubted(operation.association, operation, walk.doubt))
 
-    def _walking(self, writer: IInstanceWriter, walk: Walk) -> Walking:
+    def _walking(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime) -> Walking:
         if walk.deflated and self._threads is not None:
-            return ThreadedWalking(writer, walk, self._threads)
-        return Walking(writer, walk)
+            return ThreadedWalking(writer, walk, clock, self._threads)
+        return Walking(writer, walk, clock)
 
     def _judge(self, operation: IOperation) -> None:
         """Refuse what can be seen, from its command, not to be an instance."""

@@ -1,7 +1,8 @@
 """Lets a walk see what a writer is given: the check in passing.
 
-A walk over a data set as it is costs microseconds, and is done where the data set passes. One that
-has to be inflated first can be made to cost a thousand times what was received, and is done in a
+A walk over a data set as it is costs microseconds, and is done where the data set passes. What takes longer,
+as nothing but empty items does, is shared out in turns of the reactor, with the peer paused meanwhile. A data
+set that has to be inflated first can be made to cost a thousand times what was received, and is walked in a
 thread, with the peer paused while that is behind.
 
 Bombs take no one else's time but that of other deflated data sets, and of that only their turn: few threads
@@ -17,19 +18,25 @@ from itertools import accumulate, chain
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProducer, IPushProducer, IReactorFromThreads
+from twisted.internet.interfaces import IProducer, IPushProducer, IReactorFromThreads, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from dicomnode.core.dataset import Walk
+from dicomnode.fragments import cost
 from dicomnode.interfaces import IInstanceWriter
 
 #: Octets, still deflated, that may wait to be walked: the peer is paused above the one, and goes on
 #: below the other.
 HIGH_WATER = 1 << 20
 LOW_WATER = 1 << 18
+
+#: For how long a walk may go on in a turn of the reactor, in seconds, since that was asked first. So what a
+#: read brings takes longer than it should (``wire.LONG``), and less is read the next time.
+STRETCH = 0.002
 
 #: What a job inflates at most, in octets, before it is another's turn: some thirty milliseconds.
 JOB = 1 << 24
@@ -121,81 +128,136 @@ class Between:
         self._pauses.add(reason)
 
     def _resume(self, reason: object) -> None:
-        self._pauses.discard(reason)
-        if not self._pauses and self._producer is not None:
-            self._producer.resumeProducing()
+        if reason in self._pauses:
+            self._pauses.remove(reason)
+            if not self._pauses and self._producer is not None:
+                self._producer.resumeProducing()
+
+
+class Stretch:
+    """What a walk takes of a turn of the reactor: called, it says whether that is enough.
+
+    It begins when that is asked first: mostly it is not.
+    """
+
+    end = 0.0  #: by the clock; 0: it has not begun
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+
+    def __call__(self) -> bool:
+        now = self._clock.seconds()
+        if not self.end:
+            self.end = now + STRETCH
+        return now > self.end
 
 
 @implementer(IInstanceWriter)
 class Walking(Between):
-    """Walks a data set on its way to a writer."""
+    """Walks a data set on its way to a writer, which does not wait where that takes several turns.
 
-    def __init__(self, writer: IInstanceWriter, walk: Walk) -> None:
+    :param clock: by which there are turns.
+    """
+
+    _running = False  # is what waits to be walked on its way?
+    _failure: Failure | None = None
+    _abandoned = False
+    _finished: Deferred[None] | None = None
+
+    def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime) -> None:
         super().__init__(writer)
         self.walk = walk
         self.commit = writer.commit
         self.abort = writer.abort
+        self._clock = clock
+        self._stretch = Stretch(clock)
+        self._waiting: list[bytes | memoryview] = []
 
     def finished(self) -> Deferred[None] | None:
         """Fires when the walk has seen what was written; None if it has."""
-        return None
-
-    def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
-        self.walk.feed_sequence(data)
-        self._writer.writeSequence(data)
-
-
-class ThreadedWalking(Walking):
-    """Walks a data set in a thread, a batch at a time."""
-
-    def __init__(self, writer: IInstanceWriter, walk: Walk, threads: Threads) -> None:
-        super().__init__(writer, walk)
-        self._threads = threads
-        self._waiting: list[bytes | memoryview] = []
-        self._waiting_octets = 0
-        self._running = False
-        self._failure: Failure | None = None
-        self._abandoned = False
-        self._finished: Deferred[None] | None = None
-
-    def finished(self) -> Deferred[None]:
+        if not self._running and self._failure is None:
+            return None
         finished: Deferred[None] = Deferred(self._abandon)
         self._finished = finished
-        self._next()
+        self._settle()
         return finished
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
-        self._waiting += data
-        self._waiting_octets += sum(map(len, data))
-        if self._waiting_octets > HIGH_WATER:
-            self._pause(self)
-        self._next()
+        if self._running:
+            self._waiting += data
+        else:
+            self._stretch.end = 0.0
+            rest = self.walk.feed_sequence(data, self._stretch)
+            if rest:
+                self._running = True
+                self._waiting += rest
+                self._pause(self)
+                self._take_turn()
+        self._writer.writeSequence(data)
+
+    def _take_turn(self) -> None:
+        deferLater(self._clock, 0, self._walk_some).addErrback(self._failed)
+
+    def _walk_some(self) -> None:
+        if self._abandoned:
+            return
+        waiting, self._waiting = self._waiting, []
+        self._stretch.end = 0.0
+        self._waiting += self.walk.feed_sequence(waiting, self._stretch)
+        if self._waiting:
+            self._take_turn()
+            return
+        self._running = False
+        self._resume(self)
+        self._settle()
+
+    def _abandon(self, _: Deferred[None]) -> None:
+        """Nobody wants to know any more: the walk goes no further."""
+        self._finished = None
+        self._abandoned = True
+
+    def _failed(self, failure: Failure) -> None:
+        """There is a bug in the walk, or in who is told: finished says so."""
+        self._failure = failure
+        self._running = False
+        self._waiting = []
+        self._resume(self)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Say that the walk has seen all, if it has, to whoever waits for that."""
+        if self._finished is not None and not self._running:
+            finished, self._finished = self._finished, None
+            finished.callback(self._failure)
+
+
+class ThreadedWalking(Walking):
+    """Walks a data set in a thread, a batch at a time; what is not deflated, too."""
+
+    def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime, threads: Threads) -> None:
+        super().__init__(writer, walk, clock)
+        self._threads = threads
+        self._waiting_octets = 0
+
+    def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
+        if self._failure is None:
+            self._waiting += data
+            self._waiting_octets += cost(data)
+            if self._waiting_octets > HIGH_WATER:
+                self._pause(self)
+            self._next()
         self._writer.writeSequence(data)
 
     def _next(self) -> None:
-        if self._running:
-            return
-        if self._waiting and self._failure is None:
+        if self._waiting and not self._running:
             self._running = True
             batch, self._waiting = self._waiting, []
-            self._walk_on(chain.from_iterable(map(self.walk.inflate, batch)), sum(map(len, batch)))
-        elif self._finished is not None:
-            finished, self._finished = self._finished, None
-            finished.callback(None if self._failure is None else self._failure)
+            self._walk_on(chain.from_iterable(map(self.walk.inflate, batch)), cost(batch))
 
     def _walk_on(self, steps: Iterator[int], octets: int) -> None:
         """Have some steps of the walk taken, behind the jobs that wait already."""
         walking = self._threads.run(partial(_some, steps))
-        walking.addErrback(self._failed).addCallback(self._walked, steps, octets)
-
-    def _abandon(self, _: Deferred[None]) -> None:
-        """Nobody wants to know any more: the walk goes no further than the job that is being done."""
-        self._finished = None
-        self._abandoned = True
-
-    def _failed(self, failure: Failure) -> bool:
-        self._failure = failure  # a bug: finished says so
-        return True
+        walking.addCallback(self._walked, steps, octets).addErrback(self._failed)
 
     def _walked(self, all_of_it: bool, steps: Iterator[int], octets: int) -> None:
         if self._abandoned:
@@ -205,9 +267,10 @@ class ThreadedWalking(Walking):
             return
         self._running = False
         self._waiting_octets -= octets
-        if self._waiting_octets < LOW_WATER and self in self._pauses:
+        if self._waiting_octets < LOW_WATER:
             self._resume(self)
         self._next()
+        self._settle()
 
 
 def _some(steps: Iterator[int]) -> bool:

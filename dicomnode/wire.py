@@ -10,21 +10,20 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.protocols.policies import ProtocolWrapper
 
-#: How much is read at a time, in octets: while commands are exchanged, and while a data set arrives. The one
-#: brings an instance of 64 KiB with all that is around it, the other a CT or MR slice of 512 x 512 x 2: what
-#: a read has brought whole is kept at one stretch. More is read somewhat faster, and keeps everyone else
-#: waiting for longer.
+#: How much is read at a time, in octets: while commands are exchanged; while a data set arrives; and while
+#: one does that is ``LARGE`` already. The first brings an instance of 64 KiB with all that is around it, the
+#: second a CT or MR slice of 512 x 512 x 2: what a read has brought whole is kept at one stretch. The last is
+#: a tenth faster, and keeps everyone else waiting twice as long: it is not for what comes each second.
 READ = (1 << 16) + (1 << 13)
 BULK_READ = (1 << 19) + (1 << 16)
+LARGE_READ = 2 * BULK_READ
+LARGE = 1 << 23
 
 #: How long what a read has brought may keep everyone else waiting, in seconds. When it takes longer, as much
 #: is read the next time as would have taken so long, down to ``LEAST_READ``; when it takes a quarter of that,
-#: twice as much again. When it takes longer than ``TOO_LONG``, it is no more than ``CAUTIOUS_READ`` from then
-#: on: who has sent what takes so long to look at may send it again, behind something that does not.
+#: twice as much again.
 LONG = 0.002
-TOO_LONG = 10 * LONG
 LEAST_READ = 1 << 14
-CAUTIOUS_READ = 1 << 17
 
 #: Linux only. It lasts until we next send, more or less, and so is set after each response.
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
@@ -44,7 +43,7 @@ class Wire:
         self._below: FileDescriptor | None = None
         self._socket: socket.socket | None = None
         self._wanted = READ
-        self._most = self._limit = BULK_READ
+        self._most = LARGE_READ
         bottom: Any = transport
         while isinstance(bottom, ProtocolWrapper):  # TLS; or the PROXY protocol
             bottom = bottom.transport
@@ -106,19 +105,22 @@ class Wire:
 
         :param more: of it is to come. Else what is read next is behind it: most likely, another like it.
         """
-        wanted = BULK_READ if more or octets > READ else READ
+        wanted = LARGE_READ if more and octets > LARGE else BULK_READ if more or octets > READ else READ
         if wanted != self._wanted:
             self._wanted = wanted
             self._set_size()
 
-    def took(self, octets: int, seconds: float) -> None:
-        """Learn for how long a read of so many octets has kept everyone else waiting."""
-        if seconds > LONG:
-            if seconds > TOO_LONG:
-                self._limit = CAUTIOUS_READ
-            self._most = min(self._most, self._limit, max(int(octets * LONG / seconds), LEAST_READ))
-        elif self._most < self._limit and seconds < LONG / 4:
-            self._most = min(self._most * 2, self._limit)
+    def took(self, octets: int, seconds: float, *, done: bool = True) -> None:
+        """Learn for how long a read of so many octets has kept everyone else waiting.
+
+        :param done: is nothing of it left for further turns? Else half as much is read the next time, at
+            most: what is left is kept until then.
+        """
+        if seconds > LONG or not done:
+            fair = int(octets * LONG / max(seconds, LONG if done else 2 * LONG))
+            self._most = min(self._most, max(fair, LEAST_READ))
+        elif self._most < LARGE_READ and seconds < LONG / 4:
+            self._most = min(self._most * 2, LARGE_READ)
         else:
             return
         self._set_size()
@@ -136,4 +138,4 @@ def _reuse_memory() -> None:
     then costs 130 page faults, a quarter of the time for all of it. It does so no longer for what is
     not larger than something that it has freed (mallopt(3): the threshold is dynamic).
     """
-    bytes(2 * BULK_READ)
+    bytes(2 * LARGE_READ)

@@ -20,13 +20,13 @@ from dicomnode.events import InstanceKept, InstanceNotKept
 from dicomnode.filestore import (
     HIGH_WATER,
     LOW_WATER,
-    OVERHEAD,
     QUICK_JOBS,
     SLOW,
     TRUST,
     FileStorage,
     default_name,
 )
+from dicomnode.fragments import OVERHEAD
 from dicomnode.interfaces import IInstanceWriter, Instance, IStorage
 from dicomnode.layout import Layout
 from dicomnode.part10 import part10_header

@@ -16,6 +16,7 @@ ROOT = Path(dicomnode.__file__).parent
 #: What each module of ours may import of ours; ``core`` is everything in it.
 MAY_IMPORT = {
     "errors": "",
+    "fragments": "",
     "uids": "",
     "implementation": "",
     "visible": "",
@@ -41,9 +42,9 @@ MAY_IMPORT = {
     "reading": "errors part10",
     "sending": "interfaces reading",
     "waiting": "errors",
-    "walking": "core interfaces",
+    "walking": "core interfaces fragments",
     "reception": "core interfaces waiting walking",
-    "operation": "errors core interfaces waiting reception",
+    "operation": "errors core interfaces fragments waiting reception",
     "wire": "",
     "gate": "wire",
     "timers": "",
@@ -71,7 +72,7 @@ MAY_IMPORT = {
     "partfile": "errors core values",
     "commits": "partfile",
     "layout": "interfaces uids",
-    "filestore": "interfaces events part10 partfile commits layout",
+    "filestore": "interfaces fragments events part10 partfile commits layout",
     "pipe": "errors core interfaces",
     "hooks": "errors core interfaces events waiting",
     "studies": "interfaces networks hooks",

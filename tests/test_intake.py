@@ -14,7 +14,7 @@ from dicomnode.core.pdu import (
 from dicomnode.intake import MESSAGE_WORK, TURN
 from dicomnode.interfaces import IOperation
 from dicomnode.testing import Peer
-from dicomnode.wire import LEAST_READ, LONG
+from dicomnode.wire import LEAST_READ
 from tests.cases import (
     CT,
     ECHO,
@@ -41,7 +41,7 @@ class TurnTests(ShellTestCase):
         self.accepts(Service(takes_long))
         peer = self.associates()
         took: list[tuple[int, float]] = []
-        self.patch(peer.association._wire, "took", lambda *read: took.append(read))
+        self.patch(peer.association._wire, "took", lambda *read, done: took.append(read))
         peer.sends(message(CT, store_rq(), b"data"))
         self.assertEqual(took, [], "nothing could be shorter")
         around = len(message(CT, store_rq(), b""))
@@ -49,15 +49,15 @@ class TurnTests(ShellTestCase):
         self.assertEqual(took, [(LEAST_READ, 3.0)], "as much as is read at least: it may be more again")
 
     def test_read_of_turns(self) -> None:
-        """A read that takes several turns is a long one, however short the first of them is."""
+        """Of a read that takes several turns it is said that more is to be done."""
         peer = self.associates()
         peer.sends(begun(CT, store_rq()))
         for size, several in ((TURN // 2, False), (2 * TURN, True)):
-            took: list[tuple[int, float]] = []
-            self.patch(peer.association._wire, "took", lambda *read, took=took: took.append(read))
+            took: list[bool] = []
+            self.patch(peer.association._wire, "took", lambda *_, done, took=took: took.append(done))
             octets = data(CT, bytes(LEAST_READ), last=False) + data(CT, b"", last=False) * size
             peer.transport.deliver(octets)
-            self.assertEqual(took, [(len(octets), 2 * LONG if several else 0.0)])
+            self.assertEqual(took, [not several])
             self.reactor.advance(0)
         peer.transport.deliver(data(CT, b""))
 

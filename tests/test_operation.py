@@ -20,8 +20,9 @@ from dicomnode import events
 from dicomnode.core.command import CStoreRSP, Request, Response, Status
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.errors import OperationFailed
+from dicomnode.fragments import MANY, SMALL
 from dicomnode.interfaces import IInstanceWriter, IOperation
-from dicomnode.operation import MANY, SMALL, Operation
+from dicomnode.operation import Operation
 from tests.cases import (
     CT,
     CT_IMAGE_STORAGE,

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from pydicom._uid_dict import UID_dictionary
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -464,7 +465,9 @@ class CheckingTests(SynchronousTestCase):
                 return succeed(None)
 
         plain = Plain()
-        plain.association = type("Association", (), {"calling_ae_title": "A", "called_ae_title": "B"})
+        plain.association = type(
+            "Association", (), {"calling_ae_title": "A", "called_ae_title": "B", "clock": Clock()}
+        )
         performing = Deferred.fromCoroutine(Storage(storage).perform(cast(Any, plain)))
         self.assertEqual(self.successResultOf(performing), Status.SUCCESS)
         self.assertEqual(storage.instances["1.2.3"][1], data)

@@ -9,13 +9,17 @@ from typing import Any, cast
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from dicomnode import Acceptor, Storage, Verification, walking
+from dicomnode.commits import Sync
+from dicomnode.core import dataset
 from dicomnode.core.dataset import Walk
 from dicomnode.filestore import FileStorage
+from dicomnode.fragments import OVERHEAD
 from dicomnode.interfaces import IInstanceWriter
 from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Pool, Reactor
 from tests.files import Producer
@@ -36,6 +40,7 @@ class _WalkingCase(SynchronousTestCase):
         self.threads = walking.Threads(Reactor(), cast(Any, self.pool))
         self.writer = MemoryWriter(MemoryStorage(), cast(Any, None))
         self.producer = Producer()
+        self.clock = Clock()
 
 
 class WalkingTests(_WalkingCase):
@@ -43,7 +48,7 @@ class WalkingTests(_WalkingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.walking = walking.Walking(self.writer, Walk(EXPLICIT))
+        self.walking = walking.Walking(self.writer, Walk(EXPLICIT), self.clock)
         self.walking.registerProducer(self.producer, True)
 
     def test_interface(self) -> None:
@@ -78,6 +83,130 @@ class WalkingTests(_WalkingCase):
         self.assertIsNone(self.writer.producer)
 
 
+class WalkingInTurnsTests(_WalkingCase):
+    """A walk that takes long."""
+
+    data = data_set("1.2.3") + (b"\x40\0\x30\xa7SQ\0\0" + b"\xff" * 4 + b"\xfe\xff\xdd\xe0" + bytes(4)) * 6000
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.stretches = 0
+        self.patch(walking.Stretch, "__call__", self.enough)
+        self.walking = walking.Walking(self.writer, Walk(EXPLICIT), self.clock)
+        self.walking.registerProducer(self.producer, True)
+
+    def enough(self) -> bool:
+        """Whatever is done of it is enough for a turn."""
+        self.stretches += 1
+        return True
+
+    def turn(self) -> bool:
+        """Have done what is due, and not what it leads to, as a Clock would. Return whether anything was."""
+        due, self.clock.calls = self.clock.calls, []
+        for call in due:
+            call.func(*call.args, **call.kw)  # type: ignore[misc]
+        return bool(due)
+
+    def test_turns(self) -> None:
+        """The writer has it all at once; the producer is paused until the walk has seen it."""
+        self.walking.writeSequence([memoryview(self.data)])
+        self.assertEqual(b"".join(self.writer.data), self.data)
+        self.assertEqual(self.producer.told, ["pause"])
+        seen = [self.walking.walk.octets]
+        while self.turn():
+            self.assertEqual(self.producer.told, ["pause", "resume"] if not self.clock.calls else ["pause"])
+            seen.append(self.walking.walk.octets)
+            self.assertLessEqual(seen[-1] - seen[-2], dataset.PIECE)
+        self.assertGreater(len(seen), 5)
+        self.assertEqual(self.producer.told, ["pause", "resume"])
+        self.assertIsNone(self.walking.finished())
+        self.walking.walk.end()
+        self.assertTrue(self.walking.walk.whole)
+        self.assertEqual(self.walking.walk.octets, len(self.data))
+
+    def test_what_comes_meanwhile(self) -> None:
+        """A fragment that still comes, for a producer may not stop at once, is walked behind the others."""
+        half = len(self.data) // 2
+        self.walking.write(self.data[:half])
+        self.walking.write(self.data[half:])
+        finished = self.walking.finished()
+        assert finished is not None
+        while self.clock.getDelayedCalls():
+            self.assertNoResult(finished)
+            self.turn()
+        self.successResultOf(finished)
+        self.assertEqual(b"".join(self.writer.data), self.data)
+        self.walking.walk.end()
+        self.assertTrue(self.walking.walk.whole)
+
+    def test_abandoned(self) -> None:
+        """Where nobody waits for it any more, it goes no further."""
+        self.walking.write(self.data)
+        finished = self.walking.finished()
+        assert finished is not None
+        finished.cancel()
+        self.failureResultOf(finished, CancelledError)
+        seen = self.walking.walk.octets
+        self.turn()
+        self.assertEqual(self.walking.walk.octets, seen)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_bug(self) -> None:
+        """A walk that fails in a later turn, as none should, is not taken for one that has seen all."""
+        for at_the_end in (True, False):
+            self.setUp()
+            self.walking.write(self.data)
+            finished = self.walking.finished() if at_the_end else None
+            self.walking.walk.feed_sequence = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+            self.turn()
+            self.assertEqual(self.producer.told, ["pause", "resume"])
+            finished = finished or self.walking.finished()
+            assert finished is not None
+            self.failureResultOf(finished, ZeroDivisionError)
+
+    def test_stored(self) -> None:
+        """An instance whose walk takes turns is judged and kept as any is, however it came."""
+        for storage in (MemoryStorage(), self.files()):
+            reactor = Reactor()
+            for data, status in ((self.data, 0x0000), (self.data[:-1], 0xC210)):
+                peer = Peer(Acceptor(reactor, [Storage(storage)]))
+                peer.associates({CT_IMAGE_STORAGE: [EXPLICIT]})
+                self.stretches = 0
+                peer.stores("1.2.3", data)
+                while reactor.getDelayedCalls() and not peer.responses:
+                    reactor.advance(0)
+                    peer.exchange()
+                self.assertEqual(peer.response.status, status)
+                self.assertGreater(self.stretches, 5)
+            if isinstance(storage, MemoryStorage):
+                self.assertEqual(storage.instances["1.2.3"][1], self.data)
+            else:
+                with open(os.path.join(storage.directory, "CT.1.2.3"), "rb") as file:
+                    self.assertTrue(file.read().endswith(self.data))
+
+    def files(self) -> FileStorage:
+        directory = self.mktemp()
+        os.mkdir(directory)
+        return FileStorage(directory, reactor=Reactor(), sync=Sync.NONE)
+
+
+class StretchTests(SynchronousTestCase):
+    """For how long a walk goes on in a turn."""
+
+    def test_enough(self) -> None:
+        """It is enough when it has taken long, by the clock, since that was asked first."""
+        clock = Clock()
+        stretch = walking.Stretch(clock)
+        for _ in range(2):
+            clock.advance(100)
+            for seconds in (0.0, walking.STRETCH / 2):
+                clock.advance(seconds)
+                self.assertFalse(stretch())
+            clock.advance(walking.STRETCH)
+            self.assertTrue(stretch())
+            stretch.end = 0.0
+
+
 class ThreadsTests(_WalkingCase):
     """Some threads of a pool."""
 
@@ -102,7 +231,7 @@ class ThreadedWalkingTests(_WalkingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.walking = walking.ThreadedWalking(self.writer, Walk(DEFLATED), self.threads)
+        self.walking = walking.ThreadedWalking(self.writer, Walk(DEFLATED), self.clock, self.threads)
         self.walking.registerProducer(self.producer, True)
 
     def test_order(self) -> None:
@@ -122,7 +251,7 @@ class ThreadedWalkingTests(_WalkingCase):
 
     def test_pauses(self) -> None:
         """A walk that is behind pauses the peer, and lets it go on when it has caught up."""
-        block = zlib.compress(bytes(1000), wbits=-15).ljust(walking.HIGH_WATER, b"\0")
+        block = zlib.compress(bytes(1000), wbits=-15).ljust(walking.HIGH_WATER - OVERHEAD, b"\0")
         self.walking.write(block)
         self.assertEqual(self.producer.told, [])
         self.walking.write(block)

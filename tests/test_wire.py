@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from dicomnode import wire
 from dicomnode.testing import Transport
-from dicomnode.wire import BULK_READ, CAUTIOUS_READ, LEAST_READ, LONG, READ, TOO_LONG, Wire
+from dicomnode.wire import BULK_READ, LARGE, LARGE_READ, LEAST_READ, LONG, READ, Wire
 
 
 class Socket:
@@ -196,6 +196,9 @@ class WireTests(SynchronousTestCase):
             (0, True, BULK_READ),
             (READ, False, READ),
             (READ + 1, False, BULK_READ),
+            (LARGE, True, BULK_READ),
+            (LARGE + 1, True, LARGE_READ),
+            (LARGE + 1, False, BULK_READ),
             (READ, False, READ),
         ):
             self.wire.arriving(octets, more=more)
@@ -204,23 +207,23 @@ class WireTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """When what a read has brought keeps the others waiting, the next brings less; and more, when not."""
-        for more, size in ((False, READ), (True, BULK_READ)):
+        for octets, more, size in ((0, False, READ), (1, True, BULK_READ), (LARGE + 1, True, LARGE_READ)):
             wire = self.wired(self.descriptor)
-            wire.arriving(1, more=more)
+            wire.arriving(octets, more=more)
             sizes = []
-            for seconds in (2 * LONG, 4 * LONG, *[TOO_LONG] * 2, LONG / 2, *[LONG / 8] * 6):
+            for seconds in (2 * LONG, 4 * LONG, 100 * LONG, LONG / 2, *[LONG / 8] * 8):
                 wire.took(self.descriptor.bufferSize, seconds)
                 sizes.append(self.descriptor.bufferSize)
             self.assertEqual(sizes[:2], [size // 2, max(size // 8, LEAST_READ)])
-            self.assertEqual(sizes[3:6], [LEAST_READ, LEAST_READ, 2 * LEAST_READ])
+            self.assertEqual(sizes[2:5], [LEAST_READ, LEAST_READ, 2 * LEAST_READ])
             self.assertEqual(sizes[-1], size)
 
-    def test_too_long(self) -> None:
-        """Who has kept the others waiting for long has no more than some read at a time from then on."""
+    def test_not_done(self) -> None:
+        """What is left for further turns is less the next time, however short the first was."""
         self.wire.arriving(1, more=True)
-        for seconds in (2 * TOO_LONG, *[LONG / 8] * 9):
-            self.wire.took(self.descriptor.bufferSize, seconds)
-        self.assertEqual(self.descriptor.bufferSize, CAUTIOUS_READ)
+        for seconds, size in ((LONG / 8, BULK_READ // 2), (4 * LONG, BULK_READ // 8)):
+            self.wire.took(self.descriptor.bufferSize, seconds, done=False)
+            self.assertEqual(self.descriptor.bufferSize, size)
 
     def test_longer_read(self) -> None:
         """Of what is no read, but what TLS has made of one, no more is read than before."""

@@ -43,6 +43,10 @@ LONGEST_HEAD = 12 + LONGEST_VALUE
 #: of two places each; pydicom, which recurses, gives up at about 250 levels.
 DEEPEST = 512
 
+#: Octets of a fragment that are looked at before it is asked whether that is enough for now: a
+#: millisecond, where they hold nothing but empty items.
+PIECE = 1 << 13
+
 #: Deflated octets are inflated ``DEFLATED_BLOCK`` at a time (zlib copies what it has not used) into
 #: pieces of at most ``INFLATED_PIECE``.
 DEFLATED_BLOCK = 8192
@@ -239,18 +243,39 @@ class Walk:
         except zlib.error:
             self._stop(fault=f"deflated data set is corrupt before octet {self.octets}")
 
-    def feed_sequence(self, fragments: Sequence[bytes | memoryview]) -> None:
-        """Walk the next octets: what :meth:`feed` does for each of ``fragments``."""
-        size = sum(map(len, fragments))
-        for fragment in fragments:
-            if self._skip >= size and self._inflater is None and not self._stopped:
-                # Most of a data set is inside some long value.
-                self.octets += size
-                self._walked += size
-                self._skip -= size
-                return
-            self.feed(fragment)
-            size -= len(fragment)
+    def feed_sequence(
+        self, fragments: Sequence[bytes | memoryview], enough: Callable[[], bool] = lambda: False
+    ) -> Sequence[bytes | memoryview]:
+        """Walk the next octets: what :meth:`feed` does for each of ``fragments``.
+
+        :param enough: is asked after each ``PIECE`` that had to be looked at: is that enough for now?
+            What is deflated is walked without asking.
+        :return: what has yet to be walked; nothing, unless that was enough.
+        """
+        if self._inflater is not None:
+            for fragment in fragments:
+                self.feed(fragment)
+            return ()
+        left = sum(map(len, fragments))
+        asking = False
+        for index, fragment in enumerate(fragments):
+            start, size = 0, len(fragment)
+            while start < size:
+                if self._skip >= left or self._stopped:  # most of a data set is inside some long value
+                    self.octets += left
+                    self._walked += left
+                    self._skip = max(0, self._skip - left)
+                    return ()
+                if asking and enough():
+                    return fragment[start:], *fragments[index + 1 :]
+                end = min(start + self._skip + PIECE, size)
+                taken = end - start
+                self.octets += taken
+                self._walk(fragment if taken == size else fragment[start:end])
+                asking = True
+                start = end
+                left -= taken
+        return ()
 
     def end(self) -> None:
         """Settle the verdict: the data set has ended."""

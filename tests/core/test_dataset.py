@@ -7,6 +7,7 @@ import logging
 import random
 import warnings
 import zlib
+from collections import abc
 from functools import cache
 from pathlib import Path
 from struct import pack
@@ -461,6 +462,44 @@ class FeedSequenceTests(WalkTestCase):
                 walk.feed_sequence(fragments[start : start + size])
             walk.end()
             self.assertEqual(outcome(walk), outcome(walked(EXPLICIT, data)))
+
+    def test_stretches(self) -> None:
+        """A walk that has had enough leaves the rest: walked later, that makes no difference."""
+        items = implicit((8, 0x1140), length=UNDEFINED) + implicit(ITEM) * 1500 + implicit(SEQUENCE_END)
+        data = items * 9 + implicit(PIXEL_DATA, bytes(90_000)) + implicit((0x7FE1, 0x0010), b"BEHIND") * 900
+        torn = items[:-8] + items  # is found fault with
+        for octets in (data, data[:-1], torn + data):
+            for size in (1000, 10_000, len(octets)):
+                fragments = [octets[start : start + size] for start in range(0, len(octets), size)]
+                walk = Walk(IMPLICIT)
+                asked = stretches = 0
+                rest: abc.Sequence[bytes | memoryview] = fragments
+                while rest:
+
+                    def enough() -> bool:
+                        nonlocal asked
+                        asked += 1
+                        return asked % 2 == 0
+
+                    left = sum(map(len, rest))
+                    rest = walk.feed_sequence(rest, enough)
+                    done = left - sum(map(len, rest))
+                    self.assertGreaterEqual(done, min(left, size, dataset.PIECE))
+                    stretches += 1
+                walk.end()
+                self.assertEqual(outcome(walk), outcome(walked(IMPLICIT, octets)))
+                if octets is data:
+                    self.assertGreater(stretches, 5)
+
+    def test_what_is_skipped(self) -> None:
+        """Nobody is asked where there is nothing to look at: behind the header is a long value."""
+        walk = Walk(EXPLICIT)
+        data = long(PIXEL_DATA, b"OW", bytes(1 << 20))
+        fragments = [data[start : start + 16_384] for start in range(0, len(data), 16_384)]
+        self.assertFalse(walk.feed_sequence(fragments, lambda: self.fail("asked")))
+        walk.end()
+        self.assertTrue(walk.whole)
+        self.assertEqual(walk.octets, len(data))
 
 
 class HeaderTests(WalkTestCase):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IConsumer, IProducer
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -64,6 +65,7 @@ class FakeAssociation:
     called_ae_title = "TRIAGE"
 
     def __init__(self) -> None:
+        self.clock = Clock()
         self.peer: IAddress = IPv4Address("TCP", "192.0.2.1", 104)
         self.contexts: Mapping[int, PresentationContext] = {}
 
