@@ -23,8 +23,6 @@ class Gate:
     :param changed: is called whenever a reason came or went.
     """
 
-    closed = False  #: is there any reason not to read?
-    unread = False  #: does the peer not read what we write?
     _held = False
     _open = True
     _established = False
@@ -33,6 +31,8 @@ class Gate:
     def __init__(
         self, transport: ITransport, *, paused: Callable[[bool], None], changed: Callable[[], None]
     ) -> None:
+        self.closed = False  #: is there any reason not to read?
+        self.unread = False  #: does the peer not read what we write?
         self._transport = transport
         self._paused = paused
         self._changed = changed

@@ -53,12 +53,6 @@ class Host(Protocol):
 class Intake:
     """Reads what the transport brings: requests are for the operations, all else is for the host."""
 
-    reading = False  #: then what is there to be sent is sent at the end of it
-
-    _ahead: Indication | None = None  # the next, where that has been looked at
-    _at_rest = True  # has all that came been read, as far as it goes?
-    _next_turn: IDelayedCall | None = None
-
     def __init__(
         self,
         host: Host,
@@ -69,6 +63,7 @@ class Intake:
         silence: Silence,
         clock: IReactorTime,
     ) -> None:
+        self.reading = False  #: then what is there to be sent is sent at the end of it
         self._host = host
         self._core = core
         self._operations = operations
@@ -76,6 +71,9 @@ class Intake:
         self._wire = wire
         self._silence = silence
         self._clock = clock
+        self._ahead: Indication | None = None  # the next, where that has been looked at
+        self._at_rest = True  # has all that came been read, as far as it goes?
+        self._next_turn: IDelayedCall | None = None
         self._unread: deque[bytes | memoryview] = deque()
         self._indications: Iterator[Indication] = iter(())
 

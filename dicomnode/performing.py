@@ -61,9 +61,6 @@ class Operations:
     :param service_for: the service that performs the operations of an abstract syntax.
     """
 
-    arriving: Operation | None = None  #: whose data set is arriving
-    window = OPERATIONS  #: how many may be unanswered at a time
-
     _gate: Gate  # there are these two from when there is a transport
     _wire: Wire
 
@@ -76,6 +73,8 @@ class Operations:
         silence: Silence,
         service_for: Callable[[str], IService | None],
     ) -> None:
+        self.arriving: Operation | None = None  #: whose data set is arriving
+        self.window = OPERATIONS  #: how many may be unanswered at a time
         self.unanswered: dict[Operation, float] = {}  #: to when they began
         self._association = association
         self._host = host

@@ -63,20 +63,14 @@ class AssociationProtocol(Protocol):
     :param trace: observe each step of the protocol machine.
     """
 
-    observer_failed = False
-
     _gate: Gate  # there are these three from when there is a transport
     _wire: Wire
     _intake: Intake
-    _invocations: Invocations | None = None  # it has none that has never invoked anything
     _releasing: Deferred[None] | None = None
     _release_due = False  # once what was invoked is answered
-    _state = State.STA1  # for which ARTIM was set
     _draining = False
-    _closing = False
     _how = "never"
     _began = 0.0
-    _closed = False
 
     def __init__(
         self,
@@ -97,6 +91,10 @@ class AssociationProtocol(Protocol):
         self.calling_ae_title = ""
         self.called_ae_title = ""
         self._core = association
+        # What is looked at behind each message is found on the instance five times as fast.
+        self._state = State.STA1  # for which ARTIM was set
+        self._closing = self._closed = self.observer_failed = False
+        self._invocations: Invocations | None = None  # it has none that has never invoked anything
         self.clock = clock
         self._on_closed = closed
         self._timeouts = timeouts

@@ -90,9 +90,8 @@ class Timer:
 class Silence:
     """Runs while the peer says nothing, or next to nothing: see :data:`MIN_PROGRESS`."""
 
-    octets = 0  #: that have come since it was started: who hears them adds them
-
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+        self.octets = 0  #: that have come since it was started: who hears them adds them
         self._timer = Timer(clock, expired)
 
     def came_on(self) -> None:

@@ -46,6 +46,8 @@ from dicomnode.errors import InvalidCommand, InvalidPDU, LocalProtocolError
 # To look up a member of an enumeration takes longer than what is done with it.
 _IDLE, _ASSOCIATED, _AWAITING_CLOSE = State.STA1, State.STA6, State.STA13
 
+_HEADER_SIZE, _DATA_HEADER_SIZE = HEADER.size, DATA_HEADER.size
+
 _EVENT_OF = {
     ASSOCIATE_RQ: Event.ASSOCIATE_RQ,
     ASSOCIATE_AC: Event.ASSOCIATE_AC,
@@ -288,10 +290,10 @@ class Association:
         view = memoryview(data)
         context_id, behind = self._reader.find_command_set(view)
         context = self.contexts.get(context_id)
-        if context is None or self._command_set is not None or behind - DATA_HEADER.size > codec.LIMIT:
+        if context is None or self._command_set is not None or behind - _DATA_HEADER_SIZE > codec.LIMIT:
             return None
         try:
-            command, has_data_set = codec.decode(view[DATA_HEADER.size : behind])
+            command, has_data_set = codec.decode(view[_DATA_HEADER_SIZE:behind])
         except InvalidCommand:
             return None
         fragments = None
@@ -324,7 +326,7 @@ class Association:
         pdu_type, behind = self._reader.find_pdu(view)
         if (pdu_type, self.state) not in _WELCOME:
             return None
-        return self._pdu_body(pdu_type, view[HEADER.size : behind]), view[behind:]
+        return self._pdu_body(pdu_type, view[_HEADER_SIZE:behind]), view[behind:]
 
     def _pdu_header(self, header: PDUHeader) -> Indication | None:
         """Judge a PDU by its type and the state, before its length is waited for."""

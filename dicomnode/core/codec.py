@@ -159,9 +159,11 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Command, bool]:
     octets = bytes(data)
     key = (len(octets), octets[16:20])
     layout = _layouts.get(key)
-    if layout is not None and layout.the_same(octets) == layout.same:
-        values = (*layout.numbers(octets), *map(_stripped, map(_decoded, layout.texts(octets))))
-        return layout.make(**dict(zip(layout.names, values, strict=True))), layout.has_data_set
+    if layout is not None:
+        the_same, same, numbers, texts, names, make, has_data_set = layout
+        if the_same(octets) == same:
+            values = (*numbers(octets), *map(_stripped, map(_decoded, texts(octets))))
+            return make(**dict(zip(names, values, strict=True))), has_data_set
     elements = _split(octets)
     try:
         (code,) = _US.unpack(elements[_COMMAND_FIELD])

@@ -123,7 +123,9 @@ class Part(Enum):
     FRAGMENTS = 5
 
 
-DATA_SETS = frozenset({Part.UNDECIDED, Part.EXPLICIT, Part.IMPLICIT})
+# To look them up in the enumeration takes as long as to walk an element.
+_UNDECIDED, _EXPLICIT, _IMPLICIT = Part.UNDECIDED, Part.EXPLICIT, Part.IMPLICIT
+_ITEMS, _IMPLICIT_ITEMS, _FRAGMENTS = Part.ITEMS, Part.IMPLICIT_ITEMS, Part.FRAGMENTS
 
 
 class Inflater:
@@ -183,13 +185,6 @@ class Walk:
     modality: str | None = None
 
     _tag = 0  # the last element of the top level
-    _held = b""  # the start of an element that the last fragment cut
-    _skip = 0  # octets to come before the next header
-    _walked = 0  # octets walked, once inflated
-    _base = 0  # offset of the octets at hand
-    _spent = 0  # see INFLATED_ALLOWANCE
-    _stray = False  # an item delimiter ended the top level
-    _stopped = False
 
     def __init__(self, transfer_syntax: str) -> None:
         self._inflater = Inflater() if transfer_syntax in DEFLATED else None
@@ -197,8 +192,15 @@ class Walk:
         self._top_order = self._order
         # The first element tells explicit from implicit VR, not the transfer syntax: pydicom does
         # so too, and some private transfer syntaxes are implicit.
-        self._part = Part.UNDECIDED
+        self._part = _UNDECIDED
         self._open: list[tuple[ByteOrder, Part]] = []  # what each open sequence or item interrupted
+        self._held = b""  # the start of an element that the last fragment cut
+        self._skip = 0  # octets to come before the next header
+        self._walked = 0  # octets walked, once inflated
+        self._base = 0  # offset of the octets at hand
+        self._spent = 0  # see INFLATED_ALLOWANCE
+        self._stray = False  # an item delimiter ended the top level
+        self._stopped = False
 
     @property
     def deflated(self) -> bool:
@@ -339,7 +341,7 @@ class Walk:
             self._spent += TURN
             if self._stray:
                 position = self._padding(data, position)
-            elif self._part in DATA_SETS:
+            elif self._part is _EXPLICIT or self._part is _UNDECIDED or self._part is _IMPLICIT:
                 position = self._data_set(data, position)
             else:
                 position = self._items(data, position)
@@ -348,10 +350,10 @@ class Walk:
     def _data_set(self, data: bytes | memoryview, position: int) -> int:
         """Walk elements, up to where a sequence opens, the item closes or the octets end."""
         order, end, top = self._order, len(data), not self._open
-        if self._part is Part.UNDECIDED:
+        if self._part is _UNDECIDED:
             vr = bytes(data[position + 4 : position + 6])
-            self._part = Part.EXPLICIT if vr.isalpha() and vr.isupper() else Part.IMPLICIT
-        explicit = self._part is Part.EXPLICIT
+            self._part = _EXPLICIT if vr.isalpha() and vr.isupper() else _IMPLICIT
+        explicit = self._part is _EXPLICIT
         unpack_element, unpack_item, unpack_length = order.element, order.item, order.length
         marked = order.marked if top else order.delimiters
         vr, tag = b"", 0
@@ -392,9 +394,9 @@ class Walk:
                 if top:
                     self._tag = tag
                 if tag == order.pixel_data or vr not in SEQUENCE_VRS:
-                    self._enter(Part.FRAGMENTS, position)
+                    self._enter(_FRAGMENTS, position)
                 else:
-                    self._enter(Part.ITEMS if explicit else Part.IMPLICIT_ITEMS, position)
+                    self._enter(_ITEMS if explicit else _IMPLICIT_ITEMS, position)
                 return value
             position = value + length
         if top:
@@ -411,12 +413,12 @@ class Walk:
                 return position + 8
             if tag in order.items and length != UNDEFINED_LENGTH:
                 position += 8 + length
-            elif tag in order.items and self._part is not Part.FRAGMENTS:
-                self._enter(Part.UNDECIDED if self._part is Part.ITEMS else Part.IMPLICIT, position)
+            elif tag in order.items and self._part is not _FRAGMENTS:
+                self._enter(_UNDECIDED if self._part is _ITEMS else _IMPLICIT, position)
                 return position + 8
-            elif tag in TURNED_TAGS and self._part is Part.ITEMS:
+            elif tag in TURNED_TAGS and self._part is _ITEMS:
                 # PS3.5 6.2.2: the items of a UN are implicit VR little endian, whatever is around it.
-                order, self._order, self._part = LITTLE, LITTLE, Part.IMPLICIT_ITEMS
+                order, self._order, self._part = LITTLE, LITTLE, _IMPLICIT_ITEMS
             else:
                 # An item whose length is wrong, a value of undefined length that is no sequence:
                 # pydicom searches for a delimiter, and at times finds the right one.

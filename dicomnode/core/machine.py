@@ -150,6 +150,7 @@ TRANSITIONS = _read(TABLE_9_10)
 
 #: The same with what each action does, and leads to.
 _STEPS = {cell: (action, *ACTIONS[action]) for cell, action in TRANSITIONS.items()}
+_ACCEPTOR = Role.ACCEPTOR
 _STEPS_OF_ACCEPTOR = {
     cell: (action, effect, State.STA10 if action == "AR-8" else following)
     for cell, (action, effect, following) in _STEPS.items()
@@ -161,6 +162,6 @@ def step(state: State, event: Event, role: Role) -> tuple[str, Effect, State]:
 
     :raises KeyError: when the cell is empty: the event cannot, or must not, happen in that state.
     """
-    if role is Role.ACCEPTOR:
+    if role is _ACCEPTOR:
         return _STEPS_OF_ACCEPTOR[event, state]
     return _STEPS[event, state]
