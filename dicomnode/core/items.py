@@ -19,6 +19,10 @@ _LENGTH = Struct(">H")
 _MAX_LENGTH = Struct(">I")
 _WINDOW = Struct(">HH")
 
+#: Items, or sub-items of one, that are read: eight times as many as there can be presentation contexts. A
+#: quarter of a MiB of empty ones would take a tenth of a second.
+ITEMS = 1024
+
 # Sub-item types
 MAXIMUM_LENGTH = 0x51
 IMPLEMENTATION_CLASS_UID = 0x52
@@ -39,11 +43,15 @@ def encode_item(item: int, value: bytes) -> bytes:
 def read_items(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield the type and the value of each item in ``data``.
 
-    :raises InvalidPDU: when an item does not end where its length says.
+    :raises InvalidPDU: when an item does not end where its length says, or there are more than ``ITEMS``.
     """
     position = 0
     end = len(data)
+    left = ITEMS
     while position < end:
+        if not left:
+            raise InvalidPDU("there are too many items")
+        left -= 1
         if end - position < ITEM.size:
             raise InvalidPDU("an item ends inside its header")
         item, length = ITEM.unpack_from(data, position)
@@ -140,6 +148,8 @@ class CommonExtendedNegotiation:
         related = _Cursor(memoryview(cursor.field()))
         uids = []
         while related.rest:
+            if len(uids) == ITEMS:
+                raise InvalidPDU("there are too many related general SOP classes")
             uids.append(related.uid())
         # What follows is reserved for later versions (Table D.3-12).
         return cls(sop_class, service_class, tuple(uids))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode.core.items import (
+    ITEMS,
     CommonExtendedNegotiation,
     ExtendedNegotiation,
     RoleSelection,
@@ -112,6 +113,19 @@ class ItemTests(SynchronousTestCase):
     def test_no_items(self) -> None:
         """Nothing holds no items."""
         self.assertEqual(list(read_items(memoryview(b""))), [])
+
+    def test_too_many(self) -> None:
+        """As many are read as anyone could have a use for: of each level, and of related SOP Classes."""
+        items = encode_item(0x99, b"") * ITEMS
+        self.assertEqual(len(list(read_items(memoryview(items)))), ITEMS)
+        self.assertRaises(InvalidPDU, list, read_items(memoryview(items + items[:4])))
+        for related in (ITEMS, ITEMS + 1):
+            common = CommonExtendedNegotiation("1.2", "1.2.3", ("1",) * related).encode()
+            if related > ITEMS:
+                self.assertRaises(InvalidPDU, CommonExtendedNegotiation.decode, memoryview(common))
+            else:
+                decoded = CommonExtendedNegotiation.decode(memoryview(common))
+                self.assertEqual(len(decoded.related_general_sop_class_uids), ITEMS)
 
     def test_ends_inside_header(self) -> None:
         """One to three octets behind the last item are no item."""

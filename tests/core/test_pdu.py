@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode.core import pdu as pdus
-from dicomnode.core.items import RoleSelection, UserIdentity, UserInformation, encode_item
+from dicomnode.core.items import ITEMS, RoleSelection, UserIdentity, UserInformation, encode_item
 from dicomnode.core.pdu import (
     PDU,
     PDUS,
@@ -498,9 +498,11 @@ class HostileTests(SynchronousTestCase):
         context = b"\1\0\0\0" + encode_item(0x30, b"1") + encode_item(0x40, b"") * TRANSFER_SYNTAXES
         many = encode_item(0x20, context)
         role = encode_item(0x54, RoleSelection("", True, True).encode())
-        pdu = decode_request(request(many, encode_item(0x50, role * 8_000), encode_item(0x99, b"") * 1000))
+        pdu = decode_request(request(many, encode_item(0x50, role * ITEMS), encode_item(0x99, b"") * 1000))
         self.assertEqual(len(pdu.contexts[0].transfer_syntaxes), TRANSFER_SYNTAXES)
-        self.assertEqual(len(pdu.user_information.roles), 8_000)
+        self.assertEqual(len(pdu.user_information.roles), ITEMS)
+        self.assertRaises(InvalidPDU, decode, request(many, encode_item(0x50, role * (ITEMS + 1))))
+        self.assertRaises(InvalidPDU, decode, request(many, encode_item(0x99, b"") * ITEMS))
         more = encode_item(0x20, context + encode_item(0x40, b""))
         self.assertRaises(InvalidPDU, decode, request(more))
 
