@@ -5,28 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from typing import Any
-
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
-from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface.verify import verifyObject
 
 from dicomnode import events
-from dicomnode.core.command import CStoreRSP, Request, Response, Status
-from dicomnode.core.negotiation import PresentationContext
+from dicomnode.core.command import CStoreRSP, Status
 from dicomnode.errors import OperationFailed
 from dicomnode.fragments import MANY, SMALL
-from dicomnode.interfaces import IInstanceWriter, IOperation
+from dicomnode.interfaces import IOperation
 from dicomnode.operation import Operation
 from tests.cases import (
     CT,
     CT_IMAGE_STORAGE,
-    IMPLICIT_VR_LE,
     Service,
     ShellTestCase,
     Waiting,
@@ -36,124 +27,7 @@ from tests.cases import (
     message,
     store_rq,
 )
-
-CONTEXT = PresentationContext(CT, CT_IMAGE_STORAGE, IMPLICIT_VR_LE)
-
-
-class Performer:
-    """What an operation asks of its association, in order."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.answers: list[Response] = []
-        self.bugs: list[tuple[Failure, str]] = []
-
-    def pause(self, reason: object) -> None:
-        self.asked.append("pause")
-
-    def resume(self, reason: object) -> None:
-        self.asked.append("resume")
-
-    def read_on(self) -> None:
-        self.asked.append("read on")
-
-    def answer(self, operation: Operation, response: Response) -> None:
-        self.answers.append(response)
-
-    def unexpected(self, failure: Failure, doing: str) -> None:
-        self.bugs.append((failure, doing))
-
-
-@implementer(IConsumer)
-class Consumer:
-    """A consumer as Twisted has them."""
-
-    def __init__(self) -> None:
-        self.producer: Any = None
-        self.data: list[bytes] = []
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        assert streaming
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def write(self, data: bytes) -> None:
-        self.data.append(data)
-
-
-@implementer(IInstanceWriter)
-class Writer(Consumer):
-    """A writer of which one thing at a time goes wrong."""
-
-    def __init__(self, broken: str = "") -> None:
-        super().__init__()
-        self.broken = broken
-        self.ended: list[str] = []
-        self.fragments: list[int] = []  #: how many came at a time
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        super().registerProducer(producer, streaming)
-        self.breaks("registerProducer")
-
-    def unregisterProducer(self) -> None:
-        self.breaks("unregisterProducer")
-        super().unregisterProducer()
-
-    def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
-        self.breaks("writeSequence")
-        self.fragments.append(len(data))
-        self.data.append(b"".join(data))
-
-    def commit(self) -> Deferred[None]:
-        self.ended.append("commit")
-        self.breaks("commit")
-        return succeed(None)
-
-    def abort(self) -> Deferred[None]:
-        self.ended.append("abort")
-        self.breaks("abort")
-        return succeed(None)
-
-    def breaks(self, where: str) -> None:
-        if self.broken == where:
-            raise ZeroDivisionError(where)
-
-
-class OperationTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.performer = Performer()
-
-    def operation(self, request: Request | None = None, has_data_set: bool = True) -> Operation:
-        return Operation(
-            None,  # type: ignore[arg-type]
-            self.performer,
-            CONTEXT,
-            store_rq(7) if request is None else request,
-            has_data_set,
-        )
-
-    def performed(self, perform: Callable[[IOperation], Any], has_data_set: bool = True) -> Operation:
-        """Return an operation that has begun."""
-        operation = self.operation(has_data_set=has_data_set)
-        operation.perform(Service(perform))
-        return operation
-
-    def receive(self, operation: Operation, *fragments: bytes, last: bool = True) -> None:
-        """Let these fragments arrive in one read."""
-        for number, fragment in enumerate(fragments, start=1):
-            operation.receive([memoryview(fragment)], last and number == len(fragments))
-        operation.flush()
-
-    def assertAnswered(self, *statuses: int) -> None:
-        self.assertEqual([response.status for response in self.performer.answers], list(statuses))
-
-    def assertBug(self, kind: type[BaseException], doing: str) -> None:
-        """Assert that one bug was reported."""
-        ((failure, what),) = self.performer.bugs
-        failure.trap(kind)
-        self.assertEqual(what, doing)
+from tests.operationcases import Consumer, OperationTestCase, Writer, read, store
 
 
 class DeliveryTests(OperationTestCase):
@@ -346,31 +220,6 @@ class WholeTests(OperationTestCase):
         self.assertEqual(self.successResultOf(self.operation(has_data_set=False).read_data_set(0)), b"")
 
 
-def read(limit: int) -> Callable[[IOperation], Any]:
-    """Return a service that reads the data set."""
-
-    async def perform(operation: IOperation) -> int:
-        await operation.read_data_set(limit)
-        return Status.SUCCESS
-
-    return perform
-
-
-def store(writer: Any) -> Callable[[IOperation], Any]:
-    """Return a service that stores the data set, as Storage does."""
-
-    async def perform(operation: IOperation) -> int:
-        try:
-            await operation.deliver_data_set(writer)
-        except Exception:
-            await writer.abort()
-            raise
-        await writer.commit()
-        return Status.SUCCESS
-
-    return perform
-
-
 class AnswerTests(OperationTestCase):
     """What the service does becomes a status."""
 
@@ -481,122 +330,6 @@ class AnswerTests(OperationTestCase):
             self.assertAnswered(status)
             self.assertEqual(writer.ended, ended)
             self.assertEqual(len(self.performer.bugs), 1)
-
-
-class ArrivedTests(OperationTestCase):
-    """An operation whose data set has come with its request."""
-
-    def arrived(self, perform: Callable[[IOperation], Any], *fragments: bytes) -> Operation:
-        """Return an operation that has begun, and has had its data set before that."""
-        whole = [memoryview(fragment) for fragment in fragments]
-        operation = Operation(
-            None,  # type: ignore[arg-type]
-            self.performer,
-            CONTEXT,
-            store_rq(7),
-            True,
-            whole,
-        )
-        operation.perform(Service(perform))
-        return operation
-
-    def test_stored(self) -> None:
-        """It is delivered, and answered, at once."""
-        writer = Writer()
-        operation = self.arrived(store(writer), b"da", b"ta")
-        self.assertAnswered(0)
-        self.assertEqual((writer.data, writer.ended, writer.producer), ([b"data"], ["commit"], None))
-        self.assertEqual(operation.octets, 4)
-        self.assertFalse(operation.awaits_consumer)
-
-    def test_plain_consumer(self) -> None:
-        """A consumer as Twisted has them is given it, too."""
-        self.arrived(read(10), b"da", b"ta")
-        self.assertAnswered(0)
-
-    def test_empty(self) -> None:
-        """One of no octets is whole, too."""
-        writer = Writer()
-        self.arrived(store(writer))
-        self.assertAnswered(0)
-        self.assertEqual((writer.data, writer.ended), ([], ["commit"]))
-
-    def test_later(self) -> None:
-        """It waits until someone takes it, however often who performs it waits before and behind."""
-        turns: list[Deferred[int]] = [Deferred(), Deferred(), Deferred()]
-        writer = Writer()
-
-        async def perform(operation: IOperation) -> int:
-            for turn in turns[:2]:
-                await turn
-            await operation.deliver_data_set(writer)
-            return await turns[2]
-
-        self.arrived(perform, b"data")
-        for turn in turns[:2]:
-            self.assertEqual(writer.data, [])
-            turn.callback(0)
-        self.assertEqual(writer.data, [b"data"])
-        self.assertAnswered()
-        turns[2].callback(Status.CANNOT_UNDERSTAND)
-        self.assertAnswered(0xC210)
-
-    def test_failures(self) -> None:
-        """What fails, at once, later or in the consumer, is answered so; who performs it may see to it."""
-        turn: Deferred[int] = Deferred()
-        seen: list[BaseException] = []
-
-        async def perform(operation: IOperation) -> int:
-            try:
-                await turn
-            except OperationFailed as error:
-                seen.append(error)
-                raise
-            return 0
-
-        async def at_once(operation: IOperation) -> int:
-            raise OperationFailed(0xA900)
-
-        self.arrived(at_once, b"data")
-        self.arrived(perform, b"data")
-        turn.errback(OperationFailed(0xA901))
-        writer = Writer("writeSequence")
-        self.arrived(store(writer), b"data")
-        self.assertAnswered(0xA900, 0xA901, 0x0110)
-        self.assertEqual((len(seen), writer.ended), (1, ["abort"]))
-        self.assertBug(ZeroDivisionError, "performing a CStoreRQ")
-
-    def test_cancelled(self) -> None:
-        """When its association ends, who performs it is cancelled."""
-        turn: Deferred[int] = Deferred()
-        ended: list[str] = []
-
-        async def perform(operation: IOperation) -> int:
-            try:
-                return await turn
-            finally:
-                ended.append("cleaned up")
-
-        self.arrived(perform, b"data").association_ended()
-        self.assertTrue(turn.called)
-        self.assertEqual(ended, ["cleaned up"])
-        self.assertAnswered()
-
-    def test_context(self) -> None:
-        """A context variable that is set meanwhile is set for it alone, from beginning to end."""
-        variable = ContextVar("variable", default="outside")
-        turn: Deferred[int] = Deferred()
-        seen: list[str] = []
-
-        async def perform(operation: IOperation) -> int:
-            variable.set("inside")
-            await turn
-            seen.append(variable.get())
-            return 0
-
-        self.arrived(perform, b"data")
-        turn.callback(0)
-        self.assertEqual((seen, variable.get()), (["inside"], "outside"))
 
 
 class AssociationEndedTests(OperationTestCase):

@@ -28,8 +28,8 @@ from dicomnode.records import record
 from dicomnode.studies import Arrived
 from dicomnode.tap import makeService
 from dicomnode.workers import REPORTS
+from tests.tapcases import TapCase
 from tests.test_executions import Process as Executed
-from tests.test_tap import TapCase
 from tests.test_workers import Port, Process, Reactor
 
 POLICY = '[[allow]]\naet = "{}"'

@@ -12,8 +12,8 @@ from twisted.internet.testing import MemoryReactorClock
 
 from dicomnode.tap import makeService
 from tests.servicecases import CT
+from tests.tapcases import TapCase
 from tests.test_executions import ProcessReactor
-from tests.test_tap import TapCase
 
 
 class CommandTests(TapCase):

@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.scripts.twistd import ServerOptions
 
 from dicomnode.tap import makeService
-from tests.test_tap import TapCase
+from tests.tapcases import TapCase
 
 
 class Descriptor(io.StringIO):
