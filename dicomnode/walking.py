@@ -232,7 +232,7 @@ class Walking(Between):
 
 
 class ThreadedWalking(Walking):
-    """Walks a data set in a thread, a batch at a time; what is not deflated, too."""
+    """Walks a deflated data set in a thread, a batch at a time."""
 
     def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime, threads: Threads) -> None:
         super().__init__(writer, walk, clock)
