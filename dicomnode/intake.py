@@ -19,10 +19,10 @@ from dicomnode.core.command import Request
 from dicomnode.gate import Gate
 from dicomnode.performing import Operations
 from dicomnode.timers import Silence
-from dicomnode.wire import LEAST_READ, Wire
+from dicomnode.wire import LEAST_READ, LONG, Wire
 
 #: What one association does before it is another's turn: the work of so many fragments of a data set,
-#: a message counting as ``MESSAGE_WORK`` of them. That is some milliseconds, whoever sends what.
+#: a message counting as ``MESSAGE_WORK`` of them; or what takes ``LONG``, whoever sends what.
 TURN = 512
 MESSAGE_WORK = 32
 
@@ -88,7 +88,9 @@ class Intake:
             self._unread.append(data)
             self.read_on()
         if size >= LEAST_READ:  # as much is read whatever it takes; whether it may be more shows then
-            self._wire.took(size, self._clock.seconds() - began, done=self._next_turn is None)
+            seconds = self._clock.seconds() - began
+            done = self._next_turn is None and (seconds <= LONG or not self._operations.take_turns)
+            self._wire.took(size, seconds, done=done)
 
     def read_on(self, work: int = 0) -> None:
         """Read what has arrived, as far as there is someone to take it.
@@ -198,8 +200,9 @@ class Intake:
     def _read(self, work: int) -> None:
         self._at_rest = False
         operations = self._operations
+        end = self._clock.seconds() + LONG
         while True:
-            if work >= TURN:
+            if work >= TURN or (work and self._clock.seconds() > end):
                 self._gate.hold()
                 self._next_turn = self._clock.callLater(0, self._take_turn)
                 break
@@ -255,10 +258,14 @@ class Intake:
     def _is_surplus(self) -> bool:
         """Is a request to wait until one before it is answered?
 
-        Not where we await a response, which may be behind it: that is refused instead.
+        Where there are as many as there may be; and while one takes turns: no more of it comes, but another
+        would take as many, and small ones overtake it. Not where we await a response, which may be behind it:
+        what is too much is refused instead.
         """
         operations = self._operations
-        return len(operations.unanswered) >= operations.window and not self._host.awaits_response()
+        unanswered = len(operations.unanswered)
+        crowded = unanswered >= operations.window or (unanswered and operations.take_turns)
+        return bool(crowded) and not self._host.awaits_response()
 
     def _whole(self) -> DataSetFragments | None:
         """Return a request's data set, if that has been read already, to its end.

@@ -58,6 +58,7 @@ class Operation:
     # One of these two, at most, is there to be told that all of the data set has been delivered.
     _delivered: Deferred[None] | None = None
     _reception: Reception | None = None
+    _received: Reception | None = None  # that one, or what it was
     _context: Context  # in which that was begun
     _performing: Deferred[int] | None = None  # what is awaited for the status: not of a reception's data set
     _answer: Response | None = None  # awaiting the end of the request
@@ -134,6 +135,11 @@ class Operation:
     def awaits_consumer(self) -> bool:
         """Is there, as yet, no one to take the data set?"""
         return self.arriving and self._consumer is None and not self._dropping
+
+    @property
+    def takes_turns(self) -> bool:
+        """Is what has come of the data set still being worked off, in turns of the reactor?"""
+        return self._received is not None and self._received.takes_turns
 
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""
@@ -233,7 +239,7 @@ class Operation:
             return
         self._consumer = consumer = reception.consumer
         self._write_sequence = consumer.writeSequence
-        self._reception = reception
+        self._reception = self._received = reception
         try:
             consumer.registerProducer(self, True)
         except Exception:

@@ -93,6 +93,11 @@ class Operations:
         # Two at least, as an acceptor: what is pipelined waits here, or there.
         self.window = max(OPERATIONS, window or UNLIMITED)
 
+    @property
+    def take_turns(self) -> bool:
+        """Is what has come of a data set still being worked off, in turns of the reactor?"""
+        return any(operation.takes_turns for operation in self.unanswered)
+
     def begin(self, request: Request, message: MessageReceived, whole: DataSetFragments | None) -> None:
         """Have a request performed.
 

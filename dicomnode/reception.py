@@ -40,6 +40,11 @@ class Reception:
         self._shield = shield
         self._committing = False
 
+    @property
+    def takes_turns(self) -> bool:
+        """Is what has come still being walked, in turns of the reactor?"""
+        return self._walking is not None and self._walking.takes_turns
+
     def finish(self) -> int | Deferred[int]:
         """All of it has come: have it kept. Return the status, at once or later."""
         walked = self._walking.finished() if self._walking else None
@@ -49,6 +54,8 @@ class Reception:
 
     def fail(self, failure: Failure) -> Deferred[Any]:
         """See to it that nothing of it is left, and then fail as ``failure`` does."""
+        if self._walking is not None:
+            self._walking.abandon()
         # A writer that could not keep it has seen to that itself.
         gone = succeed(None) if self._committing else kept_on(deferred_of(self._writer.abort))
         return gone.addCallback(lambda _: failure)

@@ -154,12 +154,13 @@ class Stretch:
 
 @implementer(IInstanceWriter)
 class Walking(Between):
-    """Walks a data set on its way to a writer, which does not wait where that takes several turns.
+    """Walks a data set on its way to a writer, in several turns where that takes long.
+
+    The writer is given what the walk has seen; the producer is paused while there is more.
 
     :param clock: by which there are turns.
     """
 
-    _running = False  # is what waits to be walked on its way?
     _failure: Failure | None = None
     _abandoned = False
     _finished: Deferred[None] | None = None
@@ -173,71 +174,88 @@ class Walking(Between):
         self._stretch = Stretch(clock)
         self._waiting: list[bytes | memoryview] = []
 
+    @property
+    def behind(self) -> bool:
+        """Has the walk yet to see some of what was written?"""
+        return bool(self._waiting)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Is it :attr:`behind`, and takes turns of the reactor?"""
+        return self.behind
+
     def finished(self) -> Deferred[None] | None:
         """Fires when the walk has seen what was written; None if it has."""
-        if not self._running and self._failure is None:
+        if not self.behind and self._failure is None:
             return None
-        finished: Deferred[None] = Deferred(self._abandon)
+        finished: Deferred[None] = Deferred(lambda _: self.abandon())
         self._finished = finished
         self._settle()
         return finished
 
+    def abandon(self) -> None:
+        """Nobody wants to know any more: the walk goes no further."""
+        self._abandoned = True
+        self._finished = None
+        self._waiting = []
+
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
-        if self._running:
+        if self._waiting:
             self._waiting += data
         else:
-            self._stretch.end = 0.0
-            rest = self.walk.feed_sequence(data, self._stretch)
-            if rest:
-                self._running = True
-                self._waiting += rest
-                self._pause(self)
-                self._take_turn()
+            self._walk_some(data)
+
+    def _walk_some(self, data: Sequence[bytes | memoryview]) -> None:
+        """Walk as much as a turn allows, and give that to the writer."""
+        self._stretch.end = 0.0
+        rest = self.walk.feed_sequence(data, self._stretch)
+        if rest:
+            self._waiting += rest
+            self._pause(self)
+            deferLater(self._clock, 0, self._take_turn).addErrback(self._failed)
+            data = _before(rest, data)
         self._writer.writeSequence(data)
 
     def _take_turn(self) -> None:
-        deferLater(self._clock, 0, self._walk_some).addErrback(self._failed)
-
-    def _walk_some(self) -> None:
         if self._abandoned:
             return
         waiting, self._waiting = self._waiting, []
-        self._stretch.end = 0.0
-        self._waiting += self.walk.feed_sequence(waiting, self._stretch)
-        if self._waiting:
-            self._take_turn()
-            return
-        self._running = False
-        self._resume(self)
-        self._settle()
-
-    def _abandon(self, _: Deferred[None]) -> None:
-        """Nobody wants to know any more: the walk goes no further."""
-        self._finished = None
-        self._abandoned = True
+        self._walk_some(waiting)
+        if not self._waiting:
+            self._resume(self)
+            self._settle()
 
     def _failed(self, failure: Failure) -> None:
-        """There is a bug in the walk, or in who is told: finished says so."""
+        """The writer can take no more, or there is a bug in the walk: finished says so."""
         self._failure = failure
-        self._running = False
         self._waiting = []
-        self._resume(self)
+        self.stopProducing()
         self._settle()
 
     def _settle(self) -> None:
         """Say that the walk has seen all, if it has, to whoever waits for that."""
-        if self._finished is not None and not self._running:
+        if self._finished is not None and not self.behind:
             finished, self._finished = self._finished, None
             finished.callback(self._failure)
 
 
 class ThreadedWalking(Walking):
-    """Walks a deflated data set in a thread, a batch at a time."""
+    """Walks a deflated data set in a thread, a batch at a time. The writer does not wait for it."""
+
+    _running = False  # is a batch being walked?
 
     def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime, threads: Threads) -> None:
         super().__init__(writer, walk, clock)
         self._threads = threads
         self._waiting_octets = 0
+
+    @property
+    def behind(self) -> bool:
+        return self._running or bool(self._waiting)
+
+    @property
+    def takes_turns(self) -> bool:
+        return False
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         if self._failure is None:
@@ -267,10 +285,24 @@ class ThreadedWalking(Walking):
             return
         self._running = False
         self._waiting_octets -= octets
+        self._next()  # before the producer goes on: that may bring the end
         if self._waiting_octets < LOW_WATER:
             self._resume(self)
-        self._next()
         self._settle()
+
+    def _failed(self, failure: Failure) -> None:
+        self._running = False
+        super()._failed(failure)
+
+
+def _before(
+    rest: Sequence[bytes | memoryview], data: Sequence[bytes | memoryview]
+) -> Sequence[bytes | memoryview]:
+    """Return what is before the rest of ``data``, which may begin within a fragment."""
+    whole = len(data) - len(rest)
+    cut = data[whole]
+    taken = memoryview(cut)[: len(cut) - len(rest[0])]
+    return (*data[:whole], taken) if taken else data[:whole]
 
 
 def _some(steps: Iterator[int]) -> bool:

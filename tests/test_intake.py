@@ -14,7 +14,7 @@ from dicomnode.core.pdu import (
 from dicomnode.intake import MESSAGE_WORK, TURN
 from dicomnode.interfaces import IOperation
 from dicomnode.testing import Peer
-from dicomnode.wire import LEAST_READ
+from dicomnode.wire import LEAST_READ, LONG
 from tests.cases import (
     CT,
     ECHO,
@@ -47,6 +47,28 @@ class TurnTests(ShellTestCase):
         around = len(message(CT, store_rq(), b""))
         peer.transport.deliver(message(CT, store_rq(), bytes(LEAST_READ - around)))
         self.assertEqual(took, [(LEAST_READ, 3.0)], "as much as is read at least: it may be more again")
+
+    def test_long_messages(self) -> None:
+        """What has taken long is a turn, however few messages it was."""
+        begun_at: list[float] = []
+
+        async def takes_long(operation: IOperation) -> int:
+            begun_at.append(self.reactor.rightNow)
+            self.reactor.rightNow += 0.6 * LONG
+            return 0
+
+        self.accepts(Service(takes_long))
+        peer = self.associates()
+        turns = []
+        self.patch(self.reactor, "callLater", lambda seconds, call, *args: turns.append((seconds, call)))
+        peer.transport.deliver(message(CT, store_rq(), b"data") * 5)
+        self.assertEqual(len(begun_at), 3, "the first of a read is not waited for")
+        self.assertTrue(peer.transport.paused)
+        (taken,) = [call for seconds, call in turns if not seconds]
+        taken()
+        peer.exchange()
+        self.assertEqual((len(begun_at), len(peer.responses)), (5, 5))
+        self.assertFalse(peer.transport.paused)
 
     def test_read_of_turns(self) -> None:
         """Of a read that takes several turns it is said that more is to be done."""

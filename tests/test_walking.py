@@ -15,9 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from dicomnode import Acceptor, Storage, Verification, walking
-from dicomnode.commits import Sync
-from dicomnode.core import dataset
 from dicomnode.core.dataset import Walk
+from dicomnode.core.pdu import p_data_tf
 from dicomnode.filestore import FileStorage
 from dicomnode.fragments import OVERHEAD
 from dicomnode.interfaces import IInstanceWriter
@@ -81,130 +80,6 @@ class WalkingTests(_WalkingCase):
         self.walking.stopProducing()
         self.assertEqual(self.producer.told, [])
         self.assertIsNone(self.writer.producer)
-
-
-class WalkingInTurnsTests(_WalkingCase):
-    """A walk that takes long."""
-
-    data = data_set("1.2.3") + (b"\x40\0\x30\xa7SQ\0\0" + b"\xff" * 4 + b"\xfe\xff\xdd\xe0" + bytes(4)) * 6000
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.stretches = 0
-        self.patch(walking.Stretch, "__call__", self.enough)
-        self.walking = walking.Walking(self.writer, Walk(EXPLICIT), self.clock)
-        self.walking.registerProducer(self.producer, True)
-
-    def enough(self) -> bool:
-        """Whatever is done of it is enough for a turn."""
-        self.stretches += 1
-        return True
-
-    def turn(self) -> bool:
-        """Have done what is due, and not what it leads to, as a Clock would. Return whether anything was."""
-        due, self.clock.calls = self.clock.calls, []
-        for call in due:
-            call.func(*call.args, **call.kw)  # type: ignore[misc]
-        return bool(due)
-
-    def test_turns(self) -> None:
-        """The writer has it all at once; the producer is paused until the walk has seen it."""
-        self.walking.writeSequence([memoryview(self.data)])
-        self.assertEqual(b"".join(self.writer.data), self.data)
-        self.assertEqual(self.producer.told, ["pause"])
-        seen = [self.walking.walk.octets]
-        while self.turn():
-            self.assertEqual(self.producer.told, ["pause", "resume"] if not self.clock.calls else ["pause"])
-            seen.append(self.walking.walk.octets)
-            self.assertLessEqual(seen[-1] - seen[-2], dataset.PIECE)
-        self.assertGreater(len(seen), 5)
-        self.assertEqual(self.producer.told, ["pause", "resume"])
-        self.assertIsNone(self.walking.finished())
-        self.walking.walk.end()
-        self.assertTrue(self.walking.walk.whole)
-        self.assertEqual(self.walking.walk.octets, len(self.data))
-
-    def test_what_comes_meanwhile(self) -> None:
-        """A fragment that still comes, for a producer may not stop at once, is walked behind the others."""
-        half = len(self.data) // 2
-        self.walking.write(self.data[:half])
-        self.walking.write(self.data[half:])
-        finished = self.walking.finished()
-        assert finished is not None
-        while self.clock.getDelayedCalls():
-            self.assertNoResult(finished)
-            self.turn()
-        self.successResultOf(finished)
-        self.assertEqual(b"".join(self.writer.data), self.data)
-        self.walking.walk.end()
-        self.assertTrue(self.walking.walk.whole)
-
-    def test_abandoned(self) -> None:
-        """Where nobody waits for it any more, it goes no further."""
-        self.walking.write(self.data)
-        finished = self.walking.finished()
-        assert finished is not None
-        finished.cancel()
-        self.failureResultOf(finished, CancelledError)
-        seen = self.walking.walk.octets
-        self.turn()
-        self.assertEqual(self.walking.walk.octets, seen)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_bug(self) -> None:
-        """A walk that fails in a later turn, as none should, is not taken for one that has seen all."""
-        for at_the_end in (True, False):
-            self.setUp()
-            self.walking.write(self.data)
-            finished = self.walking.finished() if at_the_end else None
-            self.walking.walk.feed_sequence = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
-            self.turn()
-            self.assertEqual(self.producer.told, ["pause", "resume"])
-            finished = finished or self.walking.finished()
-            assert finished is not None
-            self.failureResultOf(finished, ZeroDivisionError)
-
-    def test_stored(self) -> None:
-        """An instance whose walk takes turns is judged and kept as any is, however it came."""
-        for storage in (MemoryStorage(), self.files()):
-            reactor = Reactor()
-            for data, status in ((self.data, 0x0000), (self.data[:-1], 0xC210)):
-                peer = Peer(Acceptor(reactor, [Storage(storage)]))
-                peer.associates({CT_IMAGE_STORAGE: [EXPLICIT]})
-                self.stretches = 0
-                peer.stores("1.2.3", data)
-                while reactor.getDelayedCalls() and not peer.responses:
-                    reactor.advance(0)
-                    peer.exchange()
-                self.assertEqual(peer.response.status, status)
-                self.assertGreater(self.stretches, 5)
-            if isinstance(storage, MemoryStorage):
-                self.assertEqual(storage.instances["1.2.3"][1], self.data)
-            else:
-                with open(os.path.join(storage.directory, "CT.1.2.3"), "rb") as file:
-                    self.assertTrue(file.read().endswith(self.data))
-
-    def files(self) -> FileStorage:
-        directory = self.mktemp()
-        os.mkdir(directory)
-        return FileStorage(directory, reactor=Reactor(), sync=Sync.NONE)
-
-
-class StretchTests(SynchronousTestCase):
-    """For how long a walk goes on in a turn."""
-
-    def test_enough(self) -> None:
-        """It is enough when it has taken long, by the clock, since that was asked first."""
-        clock = Clock()
-        stretch = walking.Stretch(clock)
-        for _ in range(2):
-            clock.advance(100)
-            for seconds in (0.0, walking.STRETCH / 2):
-                clock.advance(seconds)
-                self.assertFalse(stretch())
-            clock.advance(walking.STRETCH)
-            self.assertTrue(stretch())
-            stretch.end = 0.0
 
 
 class ThreadsTests(_WalkingCase):
@@ -327,6 +202,23 @@ class StorageTests(_WalkingCase):
         self.peer.exchange()
         self.assertEqual(self.peer.response.status, 0x0000)
         self.assertEqual(self.storage.instances["1.2.3"][1], octets)
+
+    def test_end_while_behind(self) -> None:
+        """Where the producer's going on brings the end, it waits for what has yet to be walked."""
+        size = walking.HIGH_WATER + walking.LOW_WATER // 4
+        value = b"\xe1\x7f\x10\0OB\0\0" + size.to_bytes(4, "little") + os.urandom(size)
+        octets = deflated(data_set("1.2.3") + value)
+        first = walking.HIGH_WATER - walking.LOW_WATER // 4
+        self.peer.begins("1.2.3", b"")
+        for read in (octets[:first], octets[first:]):
+            pdus = (read[start : start + 16_000] for start in range(0, len(read), 16_000))
+            self.peer.transport.deliver(b"".join(p_data_tf(1, False, False, pdu) for pdu in pdus))
+        self.assertTrue(self.peer.transport.paused)
+        self.peer.goes_on(b"", last=True)
+        self.assertEqual(self.peer.responses, [])
+        self.pool.run()
+        self.peer.exchange()
+        self.assertEqual(self.peer.response.status, 0x0000)
 
     def test_cut(self) -> None:
         """A deflated data set that is cut is refused."""

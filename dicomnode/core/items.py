@@ -146,7 +146,7 @@ class CommonExtendedNegotiation:
         cursor = _Cursor(value)
         sop_class, service_class = cursor.uid(), cursor.uid()
         related = _Cursor(memoryview(cursor.field()))
-        uids = []
+        uids: list[str] = []
         while related.rest:
             if len(uids) == ITEMS:
                 raise InvalidPDU("there are too many related general SOP classes")
