@@ -185,6 +185,8 @@ class IInstanceWriter(IConsumer):
     def writeSequence(data: Sequence[bytes | memoryview]) -> None:
         """Take the next octets of the data set: what one read from the transport contained of them.
 
+        What it contained may come in several turns, where it takes long to be walked.
+
         The memoryviews may be kept: they stay as they are.
         """
 

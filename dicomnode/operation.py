@@ -58,7 +58,6 @@ class Operation:
     # One of these two, at most, is there to be told that all of the data set has been delivered.
     _delivered: Deferred[None] | None = None
     _reception: Reception | None = None
-    _received: Reception | None = None  # that one, or what it was
     _context: Context  # in which that was begun
     _performing: Deferred[int] | None = None  # what is awaited for the status: not of a reception's data set
     _answer: Response | None = None  # awaiting the end of the request
@@ -139,7 +138,7 @@ class Operation:
     @property
     def takes_turns(self) -> bool:
         """Is what has come of the data set still being worked off, in turns of the reactor?"""
-        return self._received is not None and self._received.takes_turns
+        return getattr(self._consumer, "takes_turns", False)
 
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""
@@ -239,7 +238,7 @@ class Operation:
             return
         self._consumer = consumer = reception.consumer
         self._write_sequence = consumer.writeSequence
-        self._reception = self._received = reception
+        self._reception = reception
         try:
             consumer.registerProducer(self, True)
         except Exception:

@@ -390,7 +390,7 @@ class AssociationProtocol(Protocol):
         elif self._release_due and not cast(Invocations, self._invocations).busy:
             self._release_due = False
             self._core.request_release()
-        self.pump()
+        self._intake.read_on()  # a request that has had to wait may be before a response that is awaited now
 
     def unexpected(self, failure: Failure, doing: str) -> None:
         """Say what nobody foresaw."""

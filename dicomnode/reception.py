@@ -40,11 +40,6 @@ class Reception:
         self._shield = shield
         self._committing = False
 
-    @property
-    def takes_turns(self) -> bool:
-        """Is what has come still being walked, in turns of the reactor?"""
-        return self._walking is not None and self._walking.takes_turns
-
     def finish(self) -> int | Deferred[int]:
         """All of it has come: have it kept. Return the status, at once or later."""
         walked = self._walking.finished() if self._walking else None

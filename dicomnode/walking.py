@@ -162,7 +162,8 @@ class Walking(Between):
     """
 
     _failure: Failure | None = None
-    _abandoned = False
+    _writing = False
+    _unregistered = False  # has the producer gone, while the writer still has this one?
     _finished: Deferred[None] | None = None
 
     def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime) -> None:
@@ -195,9 +196,16 @@ class Walking(Between):
 
     def abandon(self) -> None:
         """Nobody wants to know any more: the walk goes no further."""
-        self._abandoned = True
         self._finished = None
         self._waiting = []
+        self._let_go()
+
+    def unregisterProducer(self) -> None:
+        if self.takes_turns:
+            self._producer = None
+            self._unregistered = True
+        else:
+            super().unregisterProducer()
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         if self._waiting:
@@ -214,11 +222,38 @@ class Walking(Between):
             self._pause(self)
             deferLater(self._clock, 0, self._take_turn).addErrback(self._failed)
             data = _before(rest, data)
-        self._writer.writeSequence(data)
+        self._writing = True
+        try:
+            self._writer.writeSequence(data)
+        finally:
+            self._writing = False
+        if self.stopped:
+            self._stop()
+
+    def stopProducing(self) -> None:
+        # The producer may go on to the end at once, and the writer has yet to return.
+        self.stopped = True
+        if not self._writing:
+            self._stop()
+
+    def _stop(self) -> None:
+        """The writer can take no more: no more is walked for it, either."""
+        self._waiting = []
+        super().stopProducing()
+        self._settle()
+
+    def _let_go(self) -> None:
+        """The writer is given no more."""
+        if self._unregistered:
+            self._unregistered = False
+            try:
+                self._writer.unregisterProducer()
+            except Exception:
+                self._failure = self._failure or Failure()  # type: ignore[no-untyped-call]
 
     def _take_turn(self) -> None:
-        if self._abandoned:
-            return
+        if not self._waiting:
+            return  # it has failed, or has been abandoned
         waiting, self._waiting = self._waiting, []
         self._walk_some(waiting)
         if not self._waiting:
@@ -228,13 +263,12 @@ class Walking(Between):
     def _failed(self, failure: Failure) -> None:
         """The writer can take no more, or there is a bug in the walk: finished says so."""
         self._failure = failure
-        self._waiting = []
-        self.stopProducing()
-        self._settle()
+        self._stop()
 
     def _settle(self) -> None:
         """Say that the walk has seen all, if it has, to whoever waits for that."""
         if self._finished is not None and not self.behind:
+            self._let_go()
             finished, self._finished = self._finished, None
             finished.callback(self._failure)
 
@@ -243,6 +277,7 @@ class ThreadedWalking(Walking):
     """Walks a deflated data set in a thread, a batch at a time. The writer does not wait for it."""
 
     _running = False  # is a batch being walked?
+    _abandoned = False
 
     def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime, threads: Threads) -> None:
         super().__init__(writer, walk, clock)
@@ -256,6 +291,10 @@ class ThreadedWalking(Walking):
     @property
     def takes_turns(self) -> bool:
         return False
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._abandoned = True
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         if self._failure is None:

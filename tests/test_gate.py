@@ -226,6 +226,30 @@ class GateTests(ShellTestCase):
         asked = [item.command for item in peer.indications if isinstance(item, MessageReceived)]
         self.assertEqual([command.status for command in asked if isinstance(command, CStoreRSP)], [0])
 
+    def test_response_behind_waiting_request(self) -> None:
+        """A request that waits does so no longer once a response is awaited, which may be behind it."""
+        turn: Deferred[None] = Deferred()
+
+        async def echo_back(operation: IOperation) -> int:
+            await operation.read_data_set(100)
+            await turn
+            response = await operation.association.invoke(echo_rq(9), context=ECHO)
+            return response.status
+
+        self.accepts(Verification(), Service(echo_back))
+        peer = self.associates()
+        peer.sends(b"".join(message(CT, store_rq(number), b"data") for number in (1, 2, 3)))
+        self.assertReading(peer, False)
+        self.reactor.callLater(1, turn.callback, None)
+        self.reactor.advance(1)
+        self.assertReading(peer)
+        peer.exchange()
+        (refused,) = peer.responses
+        self.assertEqual((refused.message_id_being_responded_to, refused.status), (3, 0x0213))
+        peer.sends(message(ECHO, respond(echo_rq(1), 0)))
+        peer.exchange()
+        self.assertEqual([response.message_id_being_responded_to for response in peer.responses], [3, 1])
+
     def test_waiting_when_it_ends(self) -> None:
         """A request that waits when its association ends is performed by nobody."""
         service = Waiting()

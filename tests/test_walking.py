@@ -114,6 +114,8 @@ class ThreadedWalkingTests(_WalkingCase):
         octets = deflated(data_set("1.2.3"))
         for start in range(0, len(octets), 10):
             self.walking.write(octets[start : start + 10])
+        self.walking.unregisterProducer()
+        self.assertIsNone(self.writer.producer)
         self.assertEqual(b"".join(self.writer.data), octets)
         self.assertEqual(len(self.pool.jobs), 1)
         finished = self.walking.finished()

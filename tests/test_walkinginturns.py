@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 from unittest import mock
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,7 +18,7 @@ from dicomnode.core import dataset
 from dicomnode.core.dataset import Walk
 from dicomnode.core.pdu import p_data_tf
 from dicomnode.filestore import FileStorage
-from dicomnode.interfaces import Instance, IStorage
+from dicomnode.interfaces import Instance, IOperation, IStorage
 from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Reactor
 from dicomnode.walking import Stretch, Walking
 from dicomnode.wire import LEAST_READ, LONG
@@ -142,6 +144,26 @@ class WalkingTests(InTurnsCase):
         self.assertEqual(self.walking.walk.octets, seen)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_unregistered(self) -> None:
+        """The writer has its producer until it is given no more; where that fails, so does the walk."""
+        for fails in (False, True):
+            self.setUp()
+            if fails:
+                self.patch(self.writer, "unregisterProducer", lambda: 1 / 0)
+            self.walking.write(DATA)
+            self.walking.unregisterProducer()
+            finished = self.walking.finished()
+            assert finished is not None
+            while self.clock.getDelayedCalls():
+                self.assertIs(self.writer.producer, self.walking)
+                self.turn()
+            if fails:
+                self.failureResultOf(finished, ZeroDivisionError)
+            else:
+                self.successResultOf(finished)
+                self.assertIsNone(self.writer.producer)
+            self.assertEqual(self.producer.told, ["pause"], "it has gone")
+
     def test_failing(self) -> None:
         """Where the writer, or the walk, fails in a later turn, it has not seen all."""
         for at_the_end in (True, False):
@@ -210,6 +232,72 @@ class StoringTests(InTurnsCase):
         self.assertEqual(answered, [1, 2])
         self.assertTrue(self.kept(storage).endswith(last))
 
+    def test_order_of_coroutines(self) -> None:
+        """So it does where the service is performed as a coroutine, as one is that does more."""
+
+        class More(Storage):
+            async def perform(self, operation: IOperation) -> int:
+                return await super().perform(operation)
+
+        storage = MemoryStorage()
+        peer = Peer(Acceptor(self.clock, [More(storage)]))
+        peer.associates({CT_IMAGE_STORAGE: [EXPLICIT]})
+        peer.transport.deliver(read(DATA, 1))
+        peer.transport.deliver(read(data_set("1.2.3"), 2))
+        self.turns(peer)
+        self.assertEqual([response.status for response in peer.responses], [0, 0])
+        self.assertEqual(storage.instances["1.2.3"][1], data_set("1.2.3"))
+
+    def test_stops(self) -> None:
+        """A writer that stops in a later turn is asked to commit when it has returned; no more is walked."""
+        calls: list[str] = []
+
+        class Stopping(MemoryWriter):
+            def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
+                calls.append("write")
+                if len(calls) == 3:
+                    assert self.producer is not None
+                    self.producer.stopProducing()
+                    calls.append("stopped")
+
+            def commit(self) -> Deferred[None]:
+                calls.append("commit")
+                return fail(OSError(errno.ENOSPC, "full"))
+
+        storage = MemoryStorage()
+        self.patch(storage, "_open", lambda instance: Stopping(storage, instance))
+        peer = self.associate(storage)
+        whole = read(DATA)
+        peer.transport.deliver(whole, len(whole) // 2 + 1)
+        self.turns(peer)
+        self.assertEqual(calls, ["write"] * 3 + ["stopped", "commit"])
+        self.assertEqual(peer.response.status, 0xA700)
+
+    def test_raises(self) -> None:
+        """A writer that raised in a later turn is written to no more."""
+        calls: list[str] = []
+
+        class Raising(MemoryWriter):
+            def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
+                calls.append("write")
+                if len(calls) == 3:
+                    raise OSError(errno.ENOSPC, "full")
+
+            def abort(self) -> Deferred[None]:
+                calls.append("abort")
+                return super().abort()
+
+        storage = MemoryStorage()
+        self.patch(storage, "_open", lambda instance: Raising(storage, instance))
+        peer = self.associate(storage)
+        whole = read(DATA)
+        peer.transport.deliver(whole[: len(whole) // 2])
+        self.turns(peer)
+        peer.transport.deliver(whole[len(whole) // 2 :])
+        peer.exchange()
+        self.assertEqual(calls, ["write"] * 3 + ["abort"])
+        self.assertEqual(peer.response.status, 0xA700)
+
     def test_refused(self) -> None:
         """Of what is refused before its walk has ended, no more is walked, and the next need not wait."""
         storage = MemoryStorage()
@@ -247,10 +335,11 @@ class StoringTests(InTurnsCase):
         header = data_set("1.2.3")
         start = header.index(b"\x10\0\x10\0PN")
         private = ITEMS.replace(b"\x40\0\x30\xa7", b"\x09\0\x10\x10")
-        data = header[:start] + private + header[start:] + long_value(bytes(100_000))
+        data = header[:start] + private + header[start:] + ITEMS + long_value(bytes(100_000))
         peer.transport.deliver(read(data))
         self.turns(peer)
         self.assertEqual(peer.response.status, 0xA701)
+        self.assertLess(self.asked, len(header + private) // dataset.PIECE + 3)
         self.assertLessEqual(len(written[0]), len(header + ITEMS))
         self.assertGreater(len(written[0]), len(ITEMS) - 2 * dataset.PIECE)
 
