@@ -5,8 +5,7 @@ Each is a slice of what the transport has delivered, and keeps all of that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from typing import cast
+from collections.abc import Sequence
 
 #: More fragments than ``MANY``, of less than ``SMALL`` octets on average, are handed on as one: what is
 #: done for each costs more than copying it.
@@ -27,10 +26,11 @@ def compact(fragments: list[memoryview], octets: int) -> list[memoryview]:
 
     :param octets: that they have; there are some.
     """
-    few_for_each = len(fragments) > MANY and octets < SMALL * len(fragments)
-    if few_for_each or octets * SPARSE < len(cast(Sized, fragments[0].obj)):
-        return [memoryview(b"".join(fragments))]
-    return fragments
+    number = len(fragments)
+    read = len(fragments[0].obj)  # type: ignore[arg-type]  # whatever is viewed has a length
+    if octets * SPARSE >= read and (number <= MANY or octets >= SMALL * number):
+        return fragments
+    return [memoryview(b"".join(fragments))]
 
 
 def cost(fragments: Sequence[bytes | memoryview]) -> int:

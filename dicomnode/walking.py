@@ -210,11 +210,7 @@ class Walking(Between):
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         if self._waiting:
             self._waiting += data
-        else:
-            self._walk_some(data)
-
-    def _walk_some(self, data: Sequence[bytes | memoryview]) -> None:
-        """Walk as much as a turn allows, and give that to the writer."""
+            return
         self._stretch.end = 0.0
         rest = self.walk.feed_sequence(data, self._stretch)
         if rest:
@@ -255,7 +251,7 @@ class Walking(Between):
         if not self._waiting:
             return  # it has failed, or has been abandoned
         waiting, self._waiting = self._waiting, []
-        self._walk_some(waiting)
+        self.writeSequence(waiting)
         if not self._waiting:
             self._resume(self)
             self._settle()

@@ -259,24 +259,28 @@ class Walk:
                 self.feed(fragment)
             return ()
         left = sum(map(len, fragments))
-        asking = False
+        start = 0  # of what is left of the fragment
+        looked = False
         for index, fragment in enumerate(fragments):
-            start, size = 0, len(fragment)
-            while start < size:
-                if self._skip >= left or self._stopped:  # most of a data set is inside some long value
-                    self.octets += left
-                    self._walked += left
-                    self._skip = max(0, self._skip - left)
-                    return ()
-                if asking and enough():
+            while not (self._skip >= left or self._stopped):
+                if looked and enough():
                     return fragment[start:], *fragments[index + 1 :]
-                end = min(start + self._skip + PIECE, size)
-                taken = end - start
+                end = start + self._skip + PIECE
+                piece = fragment if not start and end >= len(fragment) else fragment[start:end]
+                taken = len(piece)
                 self.octets += taken
-                self._walk(fragment if taken == size else fragment[start:end])
-                asking = True
-                start = end
+                self._walk(piece)
+                looked = True
                 left -= taken
+                start += taken
+                if start == len(fragment):
+                    start = 0
+                    break
+            else:
+                break  # most of a data set is inside some long value
+        self.octets += left
+        self._walked += left
+        self._skip = max(0, self._skip - left)
         return ()
 
     def end(self) -> None:
