@@ -264,8 +264,9 @@ class Intake:
         """
         operations = self._operations
         unanswered = len(operations.unanswered)
-        crowded = unanswered >= operations.window or (unanswered and operations.take_turns)
-        return bool(crowded) and not self._host.awaits_response()
+        if unanswered < operations.window and not (unanswered and operations.take_turns):
+            return False
+        return not self._host.awaits_response()
 
     def _whole(self) -> DataSetFragments | None:
         """Return a request's data set, if that has been read already, to its end.

@@ -23,6 +23,7 @@ from dicomnode.fragments import compact
 from dicomnode.interfaces import IAssociation, IInstanceWriter, IOperation, IService
 from dicomnode.reception import Receiver, Reception
 from dicomnode.waiting import begun
+from dicomnode.walking import Walking
 
 
 class Performer(Protocol):
@@ -138,7 +139,7 @@ class Operation:
     @property
     def takes_turns(self) -> bool:
         """Is what has come of the data set still being worked off, in turns of the reactor?"""
-        return getattr(self._consumer, "takes_turns", False)
+        return isinstance(self._consumer, Walking) and self._consumer.takes_turns
 
     def perform(self, service: IService) -> None:
         """Let ``service`` perform it."""

@@ -116,9 +116,10 @@ class Wire:
         :param done: is nothing of it left for further turns? Else half as much is read the next time, at
             most: what is left is kept until then.
         """
-        if seconds > LONG or not done:
-            fair = int(octets * LONG / max(seconds, LONG if done else 2 * LONG))
-            self._most = min(self._most, max(fair, LEAST_READ))
+        if not done:
+            seconds = max(seconds, 2 * LONG)
+        if seconds > LONG:
+            self._most = min(self._most, max(int(octets * LONG / seconds), LEAST_READ))
         elif self._most < LARGE_READ and seconds < LONG / 4:
             self._most = min(self._most * 2, LARGE_READ)
         else:

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "waiting": "errors",
     "walking": "core interfaces fragments",
     "reception": "core interfaces waiting walking",
-    "operation": "errors core interfaces fragments waiting reception",
+    "operation": "errors core interfaces fragments waiting walking reception",
     "wire": "",
     "gate": "wire",
     "timers": "",
