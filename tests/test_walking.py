@@ -181,6 +181,10 @@ class ThreadedWalkingTests(_WalkingCase):
         finished = self.walking.finished()
         self.pool.run()
         self.failureResultOf(finished, ZeroDivisionError)
+        self.assertEqual(self.producer.told, ["stop"])
+        self.walking.write(b"that was on its way")
+        self.assertFalse(self.pool.jobs)
+        self.failureResultOf(self.walking.finished(), ZeroDivisionError)
 
 
 class StorageTests(_WalkingCase):
