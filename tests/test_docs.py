@@ -15,12 +15,10 @@ import unittest
 from base64 import urlsafe_b64encode
 from contextlib import closing, redirect_stdout
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from twisted.application.service import IServiceCollection, loadApplication
 from twisted.internet.defer import Deferred
@@ -36,19 +34,9 @@ from dicomnode.options import storescp_parser
 from dicomnode.testing import MemoryStorage, Network, Peer, Reactor, Recorder
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
 from tests.cases import QuickPool, QuickReactor
+from tests.howtocases import CT_IMAGE_STORAGE, encoded
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-
-
-def encoded(implicit_vr: bool = False, **elements: Any) -> bytes:
-    """Return a data set of these elements."""
-    data_set, buffer = Dataset(), BytesIO()
-    for keyword, value in elements.items():
-        setattr(data_set, keyword, value)
-    data_set.save_as(buffer, implicit_vr=implicit_vr, little_endian=True)
-    return buffer.getvalue()
-
 
 DATA_SET = encoded(SOPClassUID=CT_IMAGE_STORAGE, SOPInstanceUID="1.2.3", PatientComments="x" * 1000)
 

@@ -190,6 +190,12 @@ class StoringTests(InTurnsCase):
         peer.associates({CT_IMAGE_STORAGE: [EXPLICIT]})
         return peer
 
+    def associate_with(self, writer: type[MemoryWriter]) -> Peer:
+        """Associate with a storage whose writers are of this kind."""
+        storage = MemoryStorage()
+        self.patch(storage, "_open", lambda instance: writer(storage, instance))
+        return self.associate(storage)
+
     def turns(self, peer: Peer) -> int:
         """Have all turns taken; return how many."""
         turns = 0
@@ -264,9 +270,7 @@ class StoringTests(InTurnsCase):
                 calls.append("commit")
                 return fail(OSError(errno.ENOSPC, "full"))
 
-        storage = MemoryStorage()
-        self.patch(storage, "_open", lambda instance: Stopping(storage, instance))
-        peer = self.associate(storage)
+        peer = self.associate_with(Stopping)
         whole = read(DATA)
         peer.transport.deliver(whole, len(whole) // 2 + 1)
         self.turns(peer)
@@ -287,9 +291,7 @@ class StoringTests(InTurnsCase):
                 calls.append("abort")
                 return super().abort()
 
-        storage = MemoryStorage()
-        self.patch(storage, "_open", lambda instance: Raising(storage, instance))
-        peer = self.associate(storage)
+        peer = self.associate_with(Raising)
         whole = read(DATA)
         peer.transport.deliver(whole[: len(whole) // 2])
         self.turns(peer)
