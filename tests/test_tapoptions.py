@@ -272,18 +272,22 @@ class OptionTests(TapCase):
         self.reactor.advance(0.2)
         self.assertTrue(peer.transport.disconnecting)
 
+    def assert_aborted_after(self, seconds: float, peer: Peer) -> None:
+        """Assert that the peer is told of an abort when so much time has passed, and not before."""
+        self.reactor.advance(seconds - 0.1)
+        peer.exchange()
+        self.assertNotIsInstance(peer.indications[-1], Aborted)
+        self.reactor.advance(0.2)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+
     def test_network_timeout(self) -> None:
         """An association on which nothing happens is aborted in time."""
         self.start("-tn", "7")
         peer = self.associate()
         self.reactor.advance(6.9)
         peer.echoes()
-        self.reactor.advance(6.9)
-        peer.exchange()
-        self.assertNotIsInstance(peer.indications[-1], Aborted)
-        self.reactor.advance(0.2)
-        peer.exchange()
-        self.assertIsInstance(peer.indications[-1], Aborted)
+        self.assert_aborted_after(7, peer)
 
     def begin(self, peer: Peer) -> None:
         """Send a C-STORE-RQ whose data set never ends."""
@@ -297,12 +301,7 @@ class OptionTests(TapCase):
         self.start("-td", "7", "-tn", "100")
         peer = self.associate()
         self.begin(peer)
-        self.reactor.advance(6.9)
-        peer.exchange()
-        self.assertNotIsInstance(peer.indications[-1], Aborted)
-        self.reactor.advance(0.2)
-        peer.exchange()
-        self.assertIsInstance(peer.indications[-1], Aborted)
+        self.assert_aborted_after(7, peer)
 
     def test_grace(self) -> None:
         """What is in flight has so much time when the service stops."""
@@ -310,12 +309,7 @@ class OptionTests(TapCase):
         peer = self.associate()
         self.begin(peer)
         stopping = service.stopService()
-        self.reactor.advance(4.9)
-        peer.exchange()
-        self.assertNotIsInstance(peer.indications[-1], Aborted)
-        self.reactor.advance(0.2)
-        peer.exchange()
-        self.assertIsInstance(peer.indications[-1], Aborted)
+        self.assert_aborted_after(5, peer)
         peer.transport.lose()
         self.successResultOf(stopping)
 
