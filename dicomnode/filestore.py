@@ -24,8 +24,8 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from dicomnode import events
+from dicomnode.backlog import Backlog, Total
 from dicomnode.commits import GroupCommit, IStorageReactor, Sync
-from dicomnode.fragments import cost
 from dicomnode.interfaces import IImmediateStorage, IInstanceWriter, Instance
 from dicomnode.layout import FLAT, Layout, flat
 from dicomnode.part10 import part10_header
@@ -35,6 +35,8 @@ from dicomnode.partfile import Kept, OnDuplicate, PartFile
 #: on below the other. Four batches; a batch is what a read of 1 MiB brings.
 HIGH_WATER = 4 << 20
 LOW_WATER = 1 << 20
+#: The same for all writers of a storage.
+TOTAL_WATER = 32 << 20
 
 #: A write by the reactor thread that takes longer makes the next ones go to a thread, in seconds.
 SLOW = 0.05
@@ -87,6 +89,7 @@ class FileStorage:
         self.by_default = isinstance(name, Layout) and name.template == default_name.template
         self.observe = events.guarded(observe)
         self.tells_of_kept = events.wants(observe, events.InstanceKept)
+        self.backlog = Total(TOTAL_WATER)  #: what waits for the disk
         self._slow = 0  # how many jobs have yet to be quick
         self._done = reactor.seconds()  # when the last job was
         #: what makes files durable, where something is to
@@ -167,7 +170,7 @@ class FileWriter:
     kept: Kept | None = None  #: what became of the file, once it is complete
 
     _producer: IPushProducer | None = None
-    _waiting_octets = 0
+    _backlog: Backlog | None = None  # there is one once something has had to wait
     _paused = False
     _in_thread = False
     _error: BaseException | None = None
@@ -177,7 +180,6 @@ class FileWriter:
         self._storage = storage
         self._instance = instance
         self._file = file
-        self._waiting: list[bytes | memoryview] = []
 
     @property
     def path(self) -> str | None:
@@ -204,11 +206,8 @@ class FileWriter:
             return
         storage = self._storage
         began = storage.reactor.seconds()
-        if self._in_thread or self._waiting or storage.slow_at(began):
-            self._waiting += data
-            self._waiting_octets += cost(data)
-            self._balance()
-            self._next()
+        if self._in_thread or self._backlog or storage.slow_at(began):
+            self._wait(data)
             return
         try:
             self._file.write(data)
@@ -219,7 +218,7 @@ class FileWriter:
 
     def commit(self) -> Deferred[None]:
         storage = self._storage
-        if storage.commits is None and not (storage.slow or self._in_thread or self._waiting or self._error):
+        if storage.commits is None and not (storage.slow or self._in_thread or self._backlog or self._error):
             return maybeDeferred(self._keep_at_once)
         # Who waits may be cancelled; the keeping goes on behind.
         kept: Deferred[None] = Deferred()
@@ -240,12 +239,21 @@ class FileWriter:
         def discard() -> None:
             self._run(self._file.discard).chainDeferred(gone)
 
-        self._waiting = []
+        if self._backlog is not None:
+            self._backlog.forget()
         self._finish = discard
         self._next()
         return gone
 
     # Within
+
+    def _wait(self, data: Sequence[bytes | memoryview]) -> None:
+        """Have these written once what is before them is, and by a thread while the disk is slow."""
+        if self._backlog is None:
+            self._backlog = Backlog(HIGH_WATER, LOW_WATER, self._storage.backlog)
+        self._backlog.add(data)
+        self._balance(self._backlog)
+        self._next()
 
     def _keep_at_once(self) -> None:
         """Keep it with nobody to wait for, as most are where nothing is synced."""
@@ -277,10 +285,10 @@ class FileWriter:
         """Do what is to be done next, unless a thread is still doing what is before it."""
         if self._in_thread:
             return
-        if self._waiting:
-            batch, self._waiting = self._waiting, []
-            writing = self._run(partial(self._file.write, batch))
-            writing.addCallbacks(self._written, self._not_written, callbackArgs=(cost(batch),))
+        backlog = self._backlog
+        if backlog:
+            writing = self._run(partial(self._file.write, backlog.take()))
+            writing.addCallbacks(self._written, self._not_written, callbackArgs=(backlog,))
         elif self._finish is not None:
             finish, self._finish = self._finish, None
             finish()
@@ -303,9 +311,9 @@ class FileWriter:
         self._storage.took(seconds)
         return result
 
-    def _written(self, _: None, octets: int) -> None:
-        self._waiting_octets -= octets
-        self._balance()
+    def _written(self, _: None, backlog: Backlog) -> None:
+        backlog.done()
+        self._balance(backlog)
         self._next()
 
     def _not_written(self, failure: Failure) -> None:
@@ -321,7 +329,8 @@ class FileWriter:
     def _failed(self, error: BaseException | None) -> Deferred[None]:
         """Write no more, and leave nothing behind; then comes what waits for the end."""
         self._error = error
-        self._waiting = []
+        if self._backlog is not None:
+            self._backlog.clear()
         if isinstance(error, OSError):  # else it is a bug: commit fails with it, and that is told
             self._storage.tell_of_failure(self._instance, self._file, error)
         discarded = self._run(self._file.discard).addCallback(lambda _: self._next())
@@ -329,14 +338,14 @@ class FileWriter:
             self._producer.stopProducing()
         return discarded
 
-    def _balance(self) -> None:
+    def _balance(self, backlog: Backlog) -> None:
         """Pause the producer when too much waits, and let it go on when little does."""
         if self._producer is None:
             return
-        if not self._paused and self._waiting_octets > HIGH_WATER:
+        if not self._paused and backlog.too_much:
             self._paused = True
             self._producer.pauseProducing()
-        elif self._paused and self._waiting_octets < LOW_WATER:
+        elif self._paused and backlog.little:
             self._paused = False
             self._producer.resumeProducing()
 

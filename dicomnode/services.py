@@ -32,7 +32,7 @@ from dicomnode.interfaces import (
 from dicomnode.operation import Operation
 from dicomnode.reception import Receiver, Reception
 from dicomnode.waiting import deferred_of, kept_on, settled, shielded
-from dicomnode.walking import Stretch, ThreadedWalking, Threads, Walking
+from dicomnode.walking import PassingWalking, Stretch, ThreadedWalking, Threads, Walking
 
 #: A UID: PS3.5 9.1 without its rule on leading zeros, which devices break and no one is hurt by.
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
@@ -247,8 +247,8 @@ class Storage(Receiver):
 
     def _walking(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime) -> Walking:
         if walk.deflated and self._threads is not None:
-            return ThreadedWalking(writer, walk, clock, self._threads)
-        return Walking(writer, walk, clock)
+            return ThreadedWalking(writer, walk, self._threads)
+        return PassingWalking(writer, walk, clock)
 
     def _judge(self, operation: IOperation) -> None:
         """Refuse what can be seen, from its command, not to be an instance."""

@@ -25,14 +25,16 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from dicomnode.backlog import Backlog, Total
 from dicomnode.core.dataset import Walk
-from dicomnode.fragments import cost
 from dicomnode.interfaces import IInstanceWriter
 
 #: Octets, still deflated, that may wait to be walked: the peer is paused above the one, and goes on
 #: below the other.
 HIGH_WATER = 1 << 20
 LOW_WATER = 1 << 18
+#: The same for all of them.
+TOTAL_WATER = 1 << 24
 
 #: For how long a walk may go on in a turn of the reactor, in seconds, since that was asked first. So what a
 #: read brings takes longer than it should (``wire.LONG``), and less is read the next time.
@@ -57,6 +59,7 @@ class Threads:
     """
 
     def __init__(self, reactor: IReactorFromThreads, pool: ThreadPool, most: int = WALKERS) -> None:
+        self.backlog = Total(TOTAL_WATER)  #: what waits to be walked in them
         self._reactor = reactor
         self._pool = pool
         self._free = most
@@ -154,36 +157,31 @@ class Stretch:
 
 @implementer(IInstanceWriter)
 class Walking(Between):
-    """Walks a data set on its way to a writer, in several turns where that takes long.
-
-    The writer is given what the walk has seen; the producer is paused while there is more.
-
-    :param clock: by which there are turns.
-    """
+    """Has a walk see a data set on its way to a writer, sooner or later."""
 
     _failure: Failure | None = None
-    _writing = False
     _unregistered = False  # has the producer gone, while the writer still has this one?
     _finished: Deferred[None] | None = None
 
-    def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime) -> None:
+    def __init__(self, writer: IInstanceWriter, walk: Walk) -> None:
         super().__init__(writer)
         self.walk = walk
         self.commit = writer.commit
         self.abort = writer.abort
-        self._clock = clock
-        self._stretch = Stretch(clock)
-        self._waiting: list[bytes | memoryview] = []
 
     @property
     def behind(self) -> bool:
         """Has the walk yet to see some of what was written?"""
-        return bool(self._waiting)
+        raise NotImplementedError
 
     @property
     def takes_turns(self) -> bool:
         """Is it :attr:`behind`, and takes turns of the reactor?"""
-        return self.behind
+        return False
+
+    def _forget(self) -> None:
+        """See no more than what is being walked now."""
+        raise NotImplementedError
 
     def finished(self) -> Deferred[None] | None:
         """Fires when the walk has seen what was written; None if it has."""
@@ -197,11 +195,66 @@ class Walking(Between):
     def abandon(self) -> None:
         """Nobody wants to know any more: the walk goes no further."""
         self._finished = None
-        self._waiting = []
+        self._forget()
         self._let_go()
 
+    def stopProducing(self) -> None:
+        """The writer can take no more: no more is walked for it, either."""
+        self._forget()
+        super().stopProducing()
+        self._settle()
+
+    def _let_go(self) -> None:
+        """The writer is given no more."""
+        if self._unregistered:
+            self._unregistered = False
+            try:
+                self._writer.unregisterProducer()
+            except Exception:
+                self._failure = self._failure or Failure()  # type: ignore[no-untyped-call]
+
+    def _failed(self, failure: Failure) -> None:
+        """The writer can take no more, or there is a bug in the walk: finished says so."""
+        self._failure = failure
+        self.stopProducing()
+
+    def _settle(self) -> None:
+        """Say that the walk has seen all, if it has, to whoever waits for that."""
+        if self._finished is not None and not self.behind:
+            self._let_go()
+            finished, self._finished = self._finished, None
+            finished.callback(self._failure)
+
+
+class PassingWalking(Walking):
+    """Walks a data set where it passes; in several turns of the reactor, where that takes long.
+
+    The writer is given what the walk has seen; the producer is paused while there is more.
+
+    :param clock: by which there are turns.
+    """
+
+    _writing = False
+
+    def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime) -> None:
+        super().__init__(writer, walk)
+        self._clock = clock
+        self._stretch = Stretch(clock)
+        self._waiting: list[bytes | memoryview] = []
+
+    @property
+    def behind(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def takes_turns(self) -> bool:
+        return self.behind
+
+    def _forget(self) -> None:
+        self._waiting = []
+
     def unregisterProducer(self) -> None:
-        if self.takes_turns:
+        if self._waiting:
             self._producer = None
             self._unregistered = True
         else:
@@ -224,28 +277,13 @@ class Walking(Between):
         finally:
             self._writing = False
         if self.stopped:
-            self._stop()
+            super().stopProducing()
 
     def stopProducing(self) -> None:
         # The producer may go on to the end at once, and the writer has yet to return.
         self.stopped = True
         if not self._writing:
-            self._stop()
-
-    def _stop(self) -> None:
-        """The writer can take no more: no more is walked for it, either."""
-        self._waiting = []
-        super().stopProducing()
-        self._settle()
-
-    def _let_go(self) -> None:
-        """The writer is given no more."""
-        if self._unregistered:
-            self._unregistered = False
-            try:
-                self._writer.unregisterProducer()
-            except Exception:
-                self._failure = self._failure or Failure()  # type: ignore[no-untyped-call]
+            super().stopProducing()
 
     def _take_turn(self) -> None:
         if not self._waiting:
@@ -256,18 +294,6 @@ class Walking(Between):
             self._resume(self)
             self._settle()
 
-    def _failed(self, failure: Failure) -> None:
-        """The writer can take no more, or there is a bug in the walk: finished says so."""
-        self._failure = failure
-        self._stop()
-
-    def _settle(self) -> None:
-        """Say that the walk has seen all, if it has, to whoever waits for that."""
-        if self._finished is not None and not self.behind:
-            self._let_go()
-            finished, self._finished = self._finished, None
-            finished.callback(self._failure)
-
 
 class ThreadedWalking(Walking):
     """Walks a deflated data set in a thread, a batch at a time. The writer does not wait for it."""
@@ -275,58 +301,57 @@ class ThreadedWalking(Walking):
     _running = False  # is a batch being walked?
     _abandoned = False
 
-    def __init__(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime, threads: Threads) -> None:
-        super().__init__(writer, walk, clock)
+    def __init__(self, writer: IInstanceWriter, walk: Walk, threads: Threads) -> None:
+        super().__init__(writer, walk)
         self._threads = threads
-        self._waiting_octets = 0
+        self._backlog = Backlog(HIGH_WATER, LOW_WATER, threads.backlog)
 
     @property
     def behind(self) -> bool:
-        return self._running or bool(self._waiting)
+        return self._running or bool(self._backlog)
 
-    @property
-    def takes_turns(self) -> bool:
-        return False
+    def _forget(self) -> None:
+        self._backlog.forget()
 
     def abandon(self) -> None:
         super().abandon()
         self._abandoned = True
+        self._backlog.clear()
 
     def writeSequence(self, data: Sequence[bytes | memoryview]) -> None:
         if self._failure is None:
-            self._waiting += data
-            self._waiting_octets += cost(data)
-            if self._waiting_octets > HIGH_WATER:
+            self._backlog.add(data)
+            if self._backlog.too_much:
                 self._pause(self)
             self._next()
         self._writer.writeSequence(data)
 
     def _next(self) -> None:
-        if self._waiting and not self._running:
+        if self._backlog and not self._running:
             self._running = True
-            batch, self._waiting = self._waiting, []
-            self._walk_on(chain.from_iterable(map(self.walk.inflate, batch)), cost(batch))
+            self._walk_on(chain.from_iterable(map(self.walk.inflate, self._backlog.take())))
 
-    def _walk_on(self, steps: Iterator[int], octets: int) -> None:
+    def _walk_on(self, steps: Iterator[int]) -> None:
         """Have some steps of the walk taken, behind the jobs that wait already."""
         walking = self._threads.run(partial(_some, steps))
-        walking.addCallback(self._walked, steps, octets).addErrback(self._failed)
+        walking.addCallback(self._walked, steps).addErrback(self._failed)
 
-    def _walked(self, all_of_it: bool, steps: Iterator[int], octets: int) -> None:
+    def _walked(self, all_of_it: bool, steps: Iterator[int]) -> None:
         if self._abandoned:
             return
         if not all_of_it:
-            self._walk_on(steps, octets)
+            self._walk_on(steps)
             return
         self._running = False
-        self._waiting_octets -= octets
+        self._backlog.done()
         self._next()  # before the producer goes on: that may bring the end
-        if self._waiting_octets < LOW_WATER:
+        if self._backlog.little:
             self._resume(self)
         self._settle()
 
     def _failed(self, failure: Failure) -> None:
         self._running = False
+        self._backlog.clear()
         super()._failed(failure)
 
 

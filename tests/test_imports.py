@@ -17,6 +17,7 @@ ROOT = Path(dicomnode.__file__).parent
 MAY_IMPORT = {
     "errors": "",
     "fragments": "",
+    "backlog": "fragments",
     "uids": "",
     "implementation": "",
     "visible": "",
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "reading": "errors part10",
     "sending": "interfaces reading",
     "waiting": "errors",
-    "walking": "core interfaces fragments",
+    "walking": "core interfaces backlog",
     "reception": "core interfaces waiting walking",
     "operation": "errors core interfaces fragments waiting walking reception",
     "wire": "",
@@ -65,14 +66,14 @@ MAY_IMPORT = {
     "limits": "errors interfaces networks",
     "acceptor": """
         errors core interfaces events implementation timers waiting protocol identity networks policies limits
-        offer
+        offer wire
     """,
     "considering": "interfaces waiting walking",
     "services": "errors core interfaces events operation uids waiting walking considering reception",
     "partfile": "errors core values",
     "commits": "partfile",
     "layout": "interfaces uids",
-    "filestore": "interfaces fragments events part10 partfile commits layout",
+    "filestore": "interfaces events backlog part10 partfile commits layout",
     "pipe": "errors core interfaces",
     "hooks": "errors core interfaces events waiting",
     "studies": "interfaces networks hooks",

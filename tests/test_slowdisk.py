@@ -179,6 +179,49 @@ class SlowDiskTests(FileStorageCase):
         length = 2 * half - threaded + len(b"inline threaded a little more") + LOW_WATER - OVERHEAD
         self.assertEqual(len(self.data_set()), length)
 
+    def test_many_writers(self) -> None:
+        """All writers may have so much waiting, however many: then each is paused until it has nothing."""
+        self.patch(filestore, "TOTAL_WATER", 10_000)
+        self.storage = self.make_storage()
+        first = self.busy()
+        others = [self.open(instance(f"1.2.{number}")) for number in range(4, 8)]
+        producers = []
+        for writer in others:
+            producers.append(Producer())
+            writer.registerProducer(producers[-1], True)
+            writer.writeSequence([bytes(3000)])
+        self.assertEqual([producer.told for producer in producers], [[], [], ["pause"], ["pause"]])
+        others[0].writeSequence([bytes(100)])
+        self.assertEqual(producers[0].told, ["pause"])
+        self.pool.run(2)  # the first writer's, and the first of this one: it has something waiting yet
+        self.assertEqual(producers[0].told, ["pause"])
+        self.pool.run()
+        self.assertEqual(
+            [producer.told for producer in producers],
+            [["pause", "resume"], [], ["pause", "resume"], ["pause", "resume"]],
+        )
+        self.assertEqual(self.storage.backlog.octets, 0)
+        for writer in (first, *others):
+            writer.unregisterProducer()
+            aborting = writer.abort()
+            self.pool.run()
+            self.successResultOf(aborting)
+
+    def test_counted_no_more(self) -> None:
+        """However it ends, what waited for the disk is not held against others."""
+        for end in ("abort", "error", "error and abort", "commit"):
+            writer = self.busy()
+            writer.writeSequence([b"waiting"])
+            self.assertGreater(self.storage.backlog.octets, 0)
+            if "error" in end:
+                self.disk.breaks("writev", errno.EIO)
+            ending = writer.abort() if "abort" in end else writer.commit()
+            self.pool.run()
+            self.assertEqual(self.storage.backlog.octets, 0, end)
+            ending.addErrback(lambda failure: failure.trap(OSError))
+            self.successResultOf(ending)
+            self.disk.recovers()
+
     def test_overhead(self) -> None:
         """Each fragment counts for more than its octets: a peer that sends one at a time is paused, too."""
         writer = self.busy()

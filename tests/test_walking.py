@@ -47,7 +47,7 @@ class WalkingTests(_WalkingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.walking = walking.Walking(self.writer, Walk(EXPLICIT), self.clock)
+        self.walking = walking.PassingWalking(self.writer, Walk(EXPLICIT), self.clock)
         self.walking.registerProducer(self.producer, True)
 
     def test_interface(self) -> None:
@@ -106,7 +106,7 @@ class ThreadedWalkingTests(_WalkingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.walking = walking.ThreadedWalking(self.writer, Walk(DEFLATED), self.clock, self.threads)
+        self.walking = walking.ThreadedWalking(self.writer, Walk(DEFLATED), self.threads)
         self.walking.registerProducer(self.producer, True)
 
     def test_order(self) -> None:
@@ -146,6 +146,20 @@ class ThreadedWalkingTests(_WalkingCase):
         self.walking.resumeProducing()
         self.assertEqual(self.producer.told, ["pause", "resume"])
 
+    def test_many(self) -> None:
+        """All that waits to be walked may be so much, however many they are."""
+        self.threads.backlog.most = 3000
+        others = []
+        for _ in range(4):
+            other = walking.ThreadedWalking(MemoryWriter(MemoryStorage(), None), Walk(DEFLATED), self.threads)
+            others.append(Producer())
+            other.registerProducer(others[-1], True)
+            other.write(bytes(1000))
+        self.assertEqual([producer.told for producer in others], [[], [], ["pause"], ["pause"]])
+        self.pool.run()
+        self.assertEqual([producer.told for producer in others[2:]], [["pause", "resume"]] * 2)
+        self.assertEqual(self.threads.backlog.octets, 0)
+
     def test_turns(self) -> None:
         """What inflates far takes several jobs, and those of others are done between them."""
         self.patch(walking, "JOB", 1 << 20)
@@ -169,10 +183,13 @@ class ThreadedWalkingTests(_WalkingCase):
         self.walking.write(bomb(8 << 20))
         finished = self.walking.finished()
         self.pool.run(1)
+        self.walking.write(b"behind that")
         finished.cancel()
         self.failureResultOf(finished, CancelledError)
+        self.assertEqual(self.threads.backlog.octets, 0)
         self.pool.run(1)
         self.assertFalse(self.pool.jobs)
+        self.assertEqual(self.threads.backlog.octets, 0)
 
     def test_bug(self) -> None:
         """A walk that fails, as none should, is not taken for one that has seen all."""
@@ -184,6 +201,7 @@ class ThreadedWalkingTests(_WalkingCase):
         self.assertEqual(self.producer.told, ["stop"])
         self.walking.write(b"that was on its way")
         self.assertFalse(self.pool.jobs)
+        self.assertEqual(self.threads.backlog.octets, 0)
         self.failureResultOf(self.walking.finished(), ZeroDivisionError)
 
 

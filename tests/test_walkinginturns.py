@@ -20,7 +20,7 @@ from dicomnode.core.pdu import p_data_tf
 from dicomnode.filestore import FileStorage
 from dicomnode.interfaces import Instance, IOperation, IStorage
 from dicomnode.testing import MemoryStorage, MemoryWriter, Peer, Reactor
-from dicomnode.walking import Stretch, Walking
+from dicomnode.walking import PassingWalking, Stretch
 from dicomnode.wire import LEAST_READ, LONG
 from tests.cases import begun, store_rq
 from tests.files import Producer
@@ -92,7 +92,7 @@ class WalkingTests(InTurnsCase):
         super().setUp()
         self.writer = MemoryWriter(MemoryStorage(), cast(Any, None))
         self.producer = Producer()
-        self.walking = Walking(self.writer, Walk(EXPLICIT), self.clock)
+        self.walking = PassingWalking(self.writer, Walk(EXPLICIT), self.clock)
         self.walking.registerProducer(self.producer, True)
 
     def test_turns(self) -> None:
