@@ -30,6 +30,7 @@ from dicomnode.policies import AcceptAny, ask, certificate_of, without
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.timers import Timeouts
 from dicomnode.waiting import begun
+from dicomnode.wire import Reads
 
 
 class Acceptor(Factory):
@@ -88,6 +89,7 @@ class Acceptor(Factory):
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
         )
         self._numbers = count(1)
+        self._reads = Reads()
         self._draining = False
         self._awaiting_end: list[tuple[Deferred[None], IDelayedCall]] = []
         #: those whose transport connection is open
@@ -114,6 +116,7 @@ class Acceptor(Factory):
             wanted=self._wanted,
             trace=self._trace,
             number=next(self._numbers),
+            reads=self._reads,
         )
         association.factory = self
         self.associations.add(association)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from dicomnode.wire import ITransport
+from dicomnode.wire import ITransport, Wire
 
 
 @implementer(IPushProducer)
@@ -29,11 +29,16 @@ class Gate:
     _outgoing: IPushProducer | None = None
 
     def __init__(
-        self, transport: ITransport, *, paused: Callable[[bool], None], changed: Callable[[], None]
+        self,
+        transport: ITransport,
+        wire: Wire,
+        *,
+        paused: Callable[[bool], None],
+        changed: Callable[[], None],
     ) -> None:
         self.closed = False  #: is there any reason not to read?
         self.unread = False  #: does the peer not read what we write?
-        self._transport = transport
+        self._wire = wire
         self._paused = paused
         self._changed = changed
         self._reasons: set[object] = set()
@@ -43,7 +48,7 @@ class Gate:
         """Stop reading, until :meth:`open` is called for the same reason."""
         if not self._reasons and self._open:
             if not self._held:
-                self._transport.pauseProducing()
+                self._wire.pause()
             self._paused(True)
         self._reasons.add(reason)
         self.closed = True
@@ -57,19 +62,19 @@ class Gate:
             if not self._reasons and self._open:
                 self._paused(False)
                 if not self._held:
-                    self._transport.resumeProducing()
+                    self._wire.resume()
             self._changed()
 
     def hold(self) -> None:
         """Stop reading until :meth:`release`, which will not be long: nobody is told."""
         if not self._held and not self._reasons and self._open:
-            self._transport.pauseProducing()
+            self._wire.pause()
         self._held = True
 
     def release(self) -> None:
         """Read on, unless there is a reason not to."""
         if self._held and not self._reasons and self._open:
-            self._transport.resumeProducing()
+            self._wire.resume()
         self._held = False
 
     def established(self) -> None:
@@ -88,6 +93,7 @@ class Gate:
         self._open = self.unread = False
         self._reasons.clear()
         self.closed = False
+        self._wire.lost()
 
     # IPushProducer: for the transport
 

@@ -37,7 +37,7 @@ from dicomnode.invocation import Invocations, Prepare, invoking
 from dicomnode.performing import ANSWERING, Operations
 from dicomnode.timers import LINGER, Silence, Timeouts, Timer
 from dicomnode.waiting import Once
-from dicomnode.wire import ITransport, Wire
+from dicomnode.wire import ITransport, Reads, Wire
 
 # To look up a member of an enumeration takes longer than what is done with it.
 _IDLE, _ASSOCIATED = State.STA1, State.STA6
@@ -61,6 +61,7 @@ class AssociationProtocol(Protocol):
     :param closed: is called when the transport connection is gone.
     :param wanted: the kinds of events of which ``observe`` wants to be told, where that is known already.
     :param trace: observe each step of the protocol machine.
+    :param reads: how much is read at a time, where there are others; without them, there are none.
     """
 
     _gate: Gate  # there are these three from when there is a transport
@@ -86,6 +87,7 @@ class AssociationProtocol(Protocol):
         wanted: frozenset[type[events.Event]] | None = None,
         trace: bool = False,
         number: int = 0,
+        reads: Reads | None = None,
     ) -> None:
         self.number = number
         self.calling_ae_title = ""
@@ -98,6 +100,7 @@ class AssociationProtocol(Protocol):
         self.clock = clock
         self._on_closed = closed
         self._timeouts = timeouts
+        self._reads = Reads() if reads is None else reads
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
         self._observe = observe
         self.wanted = events.wanted(observe) if wanted is None else wanted
@@ -186,8 +189,8 @@ class AssociationProtocol(Protocol):
     def connectionMade(self) -> None:
         self._began = self.clock.seconds()
         transport = self._transport
-        self._wire = Wire(transport)
-        self._gate = Gate(transport, paused=self._paused, changed=self._set_silence)
+        self._wire = Wire(transport, self._reads)
+        self._gate = Gate(transport, self._wire, paused=self._paused, changed=self._set_silence)
         self._operations.opened(self._gate, self._wire)
         self._intake = Intake(
             self, self._core, self._operations, self._gate, self._wire, self._silence, self.clock

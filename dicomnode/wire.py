@@ -25,6 +25,10 @@ LARGE = 1 << 23
 LONG = 0.002
 LEAST_READ = 1 << 14
 
+#: So many associations of an acceptor may be paused, each with what a long read has brought. When there are
+#: more, all of them read ``READ`` at a time, at most, until there are half as many.
+CROWD = 32
+
 #: Linux only. It lasts until we next send, more or less, and so is set after each response.
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -33,12 +37,47 @@ class ITransport(ITCPTransport, IPushProducer, IConsumer):
     """What a stream transport of Twisted provides, under one name for the type checker."""
 
 
-class Wire:
-    """Writes to a transport, and says how much to read from it."""
+class Reads:
+    """How much those associations read at a time that may all be paused at once.
 
-    def __init__(self, transport: ITransport) -> None:
+    What a read has brought is kept while its association is paused: a MiB of a large data set. That is little
+    for a few; but a disk that stands still, or peers who send what takes long, pause hundreds.
+    """
+
+    def __init__(self) -> None:
+        self.most = LARGE_READ
+        self.long: set[Wire] = set()  #: those that would read more than ``READ``
+        self._paused = 0
+
+    def paused(self) -> None:
+        """One more is paused."""
+        self._paused += 1
+        if self._paused == CROWD:
+            self._set(READ)
+
+    def resumed(self) -> None:
+        """One of them is not, or is gone."""
+        self._paused -= 1
+        if self._paused == CROWD // 2:
+            self._set(LARGE_READ)
+
+    def _set(self, most: int) -> None:
+        self.most = most
+        for wire in self.long:
+            wire.resize()
+
+
+class Wire:
+    """Writes to a transport, stops and goes on reading from it, and says how much to read at a time.
+
+    :param reads: of all associations that it is one of.
+    """
+
+    def __init__(self, transport: ITransport, reads: Reads) -> None:
         _reuse_memory()
         self._transport = transport
+        self._reads = reads
+        self._paused = False
         self._descriptor: FileDescriptor | None = None
         self._below: FileDescriptor | None = None
         self._socket: socket.socket | None = None
@@ -108,7 +147,7 @@ class Wire:
         wanted = LARGE_READ if more and octets > LARGE else BULK_READ if more or octets > READ else READ
         if wanted != self._wanted:
             self._wanted = wanted
-            self._set_size()
+            self.resize()
 
     def took(self, octets: int, seconds: float, *, done: bool = True) -> None:
         """Learn for how long a read of so many octets has kept everyone else waiting.
@@ -124,11 +163,38 @@ class Wire:
             self._most = min(self._most * 2, LARGE_READ)
         else:
             return
-        self._set_size()
+        self.resize()
 
-    def _set_size(self) -> None:
+    def resize(self) -> None:
+        """Read as much at a time as is good for this one, and for all."""
         if self._descriptor is not None:
-            self._descriptor.bufferSize = min(self._most, self._wanted)
+            size = min(self._most, self._wanted)
+            if size > READ:
+                self._reads.long.add(self)
+                size = min(size, self._reads.most)
+            else:
+                self._reads.long.discard(self)
+            self._descriptor.bufferSize = size
+
+    def pause(self) -> None:
+        """Read no more, until :meth:`resume`."""
+        self._paused = True
+        self._transport.pauseProducing()
+        self._reads.paused()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._paused = False
+        self._reads.resumed()
+        self._transport.resumeProducing()
+
+    def lost(self) -> None:
+        """The transport connection is gone."""
+        self._descriptor = None  # nothing is read from it any more
+        self._reads.long.discard(self)
+        if self._paused:
+            self._paused = False
+            self._reads.resumed()
 
 
 @cache

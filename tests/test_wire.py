@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from dicomnode import wire
 from dicomnode.testing import Transport
-from dicomnode.wire import BULK_READ, LARGE, LARGE_READ, LEAST_READ, LONG, READ, Wire
+from dicomnode.wire import BULK_READ, CROWD, LARGE, LARGE_READ, LEAST_READ, LONG, READ, Reads, Wire
 
 
 class Socket:
@@ -71,11 +71,12 @@ class WireTests(SynchronousTestCase):
     """What is written leaves at once, and in order."""
 
     def setUp(self) -> None:
+        self.reads = Reads()
         self.descriptor = Descriptor()
         self.wire = self.wired(self.descriptor)
 
     def wired(self, transport: Any) -> Wire:
-        return Wire(transport)
+        return Wire(transport, self.reads)
 
     def test_at_once(self) -> None:
         """What the socket takes is not left for the reactor."""
@@ -230,3 +231,40 @@ class WireTests(SynchronousTestCase):
         self.wire.arriving(1, more=True)
         self.wire.took(100 * BULK_READ, 2 * LONG)
         self.assertEqual(self.descriptor.bufferSize, BULK_READ)
+
+    def test_crowd(self) -> None:
+        """While many are paused, all read little at a time: what each has read may have to wait."""
+        descriptors = [Descriptor() for _ in range(CROWD + 1)]
+        wires = [self.wired(descriptor) for descriptor in descriptors]
+        for one in wires[1:]:
+            one.arriving(LARGE + 1, more=True)
+        before = [READ] + [LARGE_READ] * CROWD
+        for one in wires[1:]:
+            self.assertEqual(self.sizes(descriptors), before)
+            one.pause()
+        self.assertEqual(self.sizes(descriptors), [READ] * (CROWD + 1))
+        wires[0].arriving(1, more=True)
+        for number, one in enumerate(wires[1 : CROWD // 2 + 1]):
+            self.assertEqual(self.sizes(descriptors), [READ] * (CROWD + 1))
+            one.resume() if number % 2 else one.lost()
+        lost = slice(1, CROWD // 2, 2)
+        del descriptors[lost]
+        self.assertEqual(self.sizes(descriptors), [BULK_READ] + [LARGE_READ] * (CROWD - CROWD // 4))
+
+    def sizes(self, descriptors: list[Descriptor]) -> list[int]:
+        return [descriptor.bufferSize for descriptor in descriptors]
+
+    def test_forgotten(self) -> None:
+        """Of a connection that is gone, nothing is kept, though something be said of it."""
+        self.wire.arriving(1, more=True)
+        self.wire.pause()
+        self.assertEqual(self.reads.long, {self.wire})
+        self.wire.lost()
+        self.wire.took(1 << 16, 2 * LONG)
+        self.wire.arriving(LARGE + 1, more=True)
+        self.assertEqual(self.reads.long, set())
+        for _ in range(2 * CROWD):  # it is not paused any more, either
+            other = self.wired(Descriptor())
+            other.pause()
+            other.lost()
+        self.assertEqual(self.reads.most, LARGE_READ)

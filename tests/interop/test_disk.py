@@ -410,3 +410,24 @@ class StalledDiskTests(StoringTestCase):
         peer.send_data_set(data[-2:])
         self.assertEqual(peer.response()[wire.STATUS], 0)
         self.assertKept("1.2.3")
+
+    def test_many(self) -> None:
+        """What waits for a slow disk is bounded, however many wait for it, and whatever each has sent."""
+        server = self.storing("writev", options=("--max-associations", "0"))
+        peers = [self.associated(server) for _ in range(80)]
+        before = server.peak_memory()
+        for number, peer in enumerate(peers):
+            # Pixels of 1 GiB, of which these are the first octets.
+            self.begin(
+                peer, f"1.2.3.{number}", data_set("1.2.3", pixels=b"")[:-4] + (1 << 30).to_bytes(4, "little")
+            )
+            peer.socket.setblocking(False)
+        fragments = p_data(pdv(1, DATA, bytes(16000))) * 64
+        sent = {peer.socket: 0 for peer in peers}
+        end = time.monotonic() + 5 * STALL
+        while (writable := select([], sent, [], 2 * STALL)[1]) and time.monotonic() < end:
+            for sock in writable:
+                sent[sock] += sock.send(fragments[sent[sock] % len(fragments) :])
+        self.assertGreater(min(sent.values()), 1 << 20)
+        self.assertLess(server.peak_memory() - before, 80 << 20)
+        self.assertServed(server)
