@@ -81,7 +81,8 @@ class Operation:
         self.arriving = has_data_set and whole is None  #: is its data set still arriving?
         self._performer = performer
         self._fragments = whole or []  # of this read
-        #: the data set, where all of it has come with the request: then it need not be delivered
+        #: the data set, where all of it has come with the request: whoever takes this need not have it
+        #: delivered. None once it is.
         self.whole = whole
         if whole:
             self.octets = sum(map(len, whole))
@@ -292,6 +293,7 @@ class Operation:
         self._drop()
 
     def _end_delivery(self, result: Failure | None) -> None:
+        self.whole = None  # a commit may take long, and this is all of a read
         reception, self._reception = self._reception, None
         if reception is not None:
             self._unregister()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, cast
@@ -428,6 +429,28 @@ class FailureTests(ServiceCase):
             peer.goes_on(data_set(uid)[10:], last=True)
         self.assertEqual(seen, [("1.2.3", "1.2.3"), ("1.2.4", "1.2.4")])
         self.assertEqual(variable.get(), "outside")
+
+    def test_let_go(self) -> None:
+        """Once a data set is written, none of it is kept for as long as its commit takes."""
+        fragments: list[weakref.ref[memoryview]] = []
+
+        def written(writer: Any, data: Sequence[memoryview]) -> None:
+            fragments.extend(map(weakref.ref, data))
+
+        self.patch(StubbornWriter, "writeSequence", written)
+        for size in (None, 1000):
+            committing: Deferred[None] = Deferred()
+            self.storage.committing = committing
+            peer = self.associate()
+            peer.transport.deliver(whole("1.2.3", data_set(size=4000)), size)
+            self.assertEqual(self.storage.writers[-1].ended, "commit")
+            gc.collect()
+            self.assertTrue(fragments)
+            self.assertEqual([fragment() for fragment in fragments], [None] * len(fragments), size)
+            fragments.clear()
+            committing.callback(None)
+            peer.exchange()
+            self.assertEqual(peer.response.status, 0x0000)
 
     def test_association_lost_behind_open(self) -> None:
         """An A-ABORT that waits, unread, until the storage has opened, aborts what that opens."""
