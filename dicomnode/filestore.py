@@ -30,6 +30,7 @@ from dicomnode.interfaces import IImmediateStorage, IInstanceWriter, Instance
 from dicomnode.layout import FLAT, Layout, flat
 from dicomnode.part10 import part10_header
 from dicomnode.partfile import Kept, OnDuplicate, PartFile
+from dicomnode.waiting import InTurn
 
 #: Octets that may wait for a slow disk, for each writer: the peer is paused above the one, and goes
 #: on below the other. Four batches; a batch is what a read of 1 MiB brings.
@@ -90,6 +91,8 @@ class FileStorage:
         self.observe = events.guarded(observe)
         self.tells_of_kept = events.wants(observe, events.InstanceKept)
         self.backlog = Total(TOTAL_WATER)  #: what waits for the disk
+        #: what is being named: of two of one name, the last that is told of is the last that got it
+        self.naming = InTurn()
         self._slow = 0  # how many jobs have yet to be quick
         self._done = reactor.seconds()  # when the last job was
         #: what makes files durable, where something is to
@@ -125,7 +128,7 @@ class FileStorage:
     @property
     def immediate(self) -> bool:
         """Is nothing synced, and the disk quick?"""
-        return self._keeps and not self.slow_at(self.reactor.seconds())
+        return self._keeps and not self.naming and not self.slow_at(self.reactor.seconds())
 
     def keep(self, instance: Instance, data_set: Sequence[bytes | memoryview]) -> None:
         file = self._file(instance)
@@ -218,7 +221,8 @@ class FileWriter:
 
     def commit(self) -> Deferred[None]:
         storage = self._storage
-        if storage.commits is None and not (storage.slow or self._in_thread or self._backlog or self._error):
+        waits = storage.slow or storage.naming or self._in_thread or self._backlog or self._error
+        if storage.commits is None and not waits:
             return maybeDeferred(self._keep_at_once)
         # Who waits may be cancelled; the keeping goes on behind.
         kept: Deferred[None] = Deferred()
@@ -277,7 +281,7 @@ class FileWriter:
         except Exception:
             return fail()
         if self._storage.commits is None:
-            return self._run(self._file.keep)
+            return self._storage.naming.run(self._file.name, partial(self._run, self._file.keep))
         self._in_thread = True
         return self._storage.commits.keep(self._file).addBoth(self._out_of_thread)
 

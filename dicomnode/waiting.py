@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
@@ -83,6 +84,41 @@ async def _go_on(coroutine: Coroutine[Any, Any, _T], awaited: Any, context: Cont
             awaited = context.run(step)
         except StopIteration as ended:
             return cast(_T, ended.value)
+
+
+class InTurn:
+    """Does what concerns the same one after the other, and each once it is known what became of the last.
+
+    It is true while anything is being done.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[tuple[Callable[[], Deferred[Any]], Deferred[Any]]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def run(self, what: str, job: Callable[[], Deferred[_T]]) -> Deferred[_T]:
+        """Do a job that concerns ``what``; fire with what it comes to, before the next is begun."""
+        done: Deferred[_T] = Deferred()
+        waiting = self._waiting.setdefault(what, deque())
+        waiting.append((job, done))
+        if len(waiting) == 1:
+            self._begin(what)
+        return done
+
+    def _begin(self, what: str) -> None:
+        job, done = self._waiting[what][0]
+        job().addBoth(self._done, what, done)
+
+    def _done(self, result: Any, what: str, done: Deferred[Any]) -> None:
+        done.callback(result)  # a Failure makes it fail
+        waiting = self._waiting[what]
+        waiting.popleft()
+        if waiting:
+            self._begin(what)
+        else:
+            del self._waiting[what]
 
 
 class Once:

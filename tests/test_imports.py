@@ -73,7 +73,7 @@ MAY_IMPORT = {
     "partfile": "errors core values",
     "commits": "partfile",
     "layout": "interfaces uids",
-    "filestore": "interfaces events backlog part10 partfile commits layout",
+    "filestore": "interfaces events backlog part10 partfile commits layout waiting",
     "pipe": "errors core interfaces",
     "hooks": "errors core interfaces events waiting",
     "studies": "interfaces networks hooks",

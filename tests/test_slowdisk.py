@@ -114,6 +114,31 @@ class SlowDiskTests(FileStorageCase):
         self.stores()
         self.assertTrue(self.storage.slow)
 
+    def test_one_name(self) -> None:
+        """Of two that threads give one name, the one that is told of last is the one that is there."""
+        self.patch(filestore, "QUICK_JOBS", 5)
+        self.storage.took(2 * SLOW)
+        told: list[int] = []
+        writers = [self.open(), self.open(), self.open(instance("1.2.4"))]
+        for number, writer in enumerate(writers):
+            writer.write(b"%d" % number)
+        self.pool.run()
+        for number, writer in enumerate(writers):
+            writer.commit().addCallback(lambda _, number=number: told.append(number))
+        self.assertEqual(len(self.pool.jobs), 2, "one for each name")
+        self.pool.run(2)
+        self.assertEqual(told, [0, 2])
+        self.assertEqual(self.data_set()[-1:], b"0")
+        # The disk is quick again, and others commit where nobody waits for it: but not those of this name.
+        other = self.open()
+        other.write(b"3")
+        other.commit().addCallback(lambda _: told.append(3))
+        self.assertFalse(self.storage.slow)
+        self.assertFalse(self.storage.immediate)
+        self.pool.run()
+        self.assertEqual(told, [0, 2, 1, 3])
+        self.assertEqual(self.data_set()[-1:], b"3")
+
     def test_stalled_sync(self) -> None:
         """While a sync has been running for long, nothing is written by the reactor thread; then it is."""
         self.storage = self.make_storage(Sync.FULL)

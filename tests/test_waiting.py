@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode.waiting import Once, begun, shielded
+from dicomnode.waiting import InTurn, Once, begun, shielded
 
 
 class ShieldedTests(SynchronousTestCase):
@@ -88,6 +88,58 @@ class BegunTests(SynchronousTestCase):
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         self.assertTrue(going.called)
+
+
+class InTurnTests(SynchronousTestCase):
+    """What concerns the same is done one after the other."""
+
+    def setUp(self) -> None:
+        self.in_turn = InTurn()
+        self.going: dict[str, Deferred[str]] = {}
+        self.told: list[str] = []
+
+    def run_(self, what: str, name: str) -> None:
+        """Do a job until its Deferred fires."""
+
+        def job() -> Deferred[str]:
+            self.going[name] = Deferred()
+            return self.going[name]
+
+        def tell(result: str | Failure) -> None:
+            self.told.append(f"{name}: {result.type.__name__ if isinstance(result, Failure) else result}")
+
+        self.in_turn.run(what, job).addBoth(tell)
+
+    def test_order(self) -> None:
+        """The next is begun once it is told what became of the one before; others are done meanwhile."""
+        self.assertFalse(self.in_turn)
+        for what, name in (("a", "first"), ("a", "second"), ("b", "other"), ("a", "third")):
+            self.run_(what, name)
+        self.assertTrue(self.in_turn)
+        self.assertEqual(set(self.going), {"first", "other"})
+        self.going["other"].callback("done")
+        self.going["first"].errback(ValueError("no"))
+        self.assertEqual(self.told, ["other: done", "first: ValueError"])
+        self.assertNotIn("third", self.going)
+        self.going["second"].callback("done")
+        self.going["third"].callback("done")
+        self.assertEqual(self.told[2:], ["second: done", "third: done"])
+        self.assertFalse(self.in_turn)
+
+    def test_at_once(self) -> None:
+        """A job may be done at once; what is given by whoever is told of one comes behind that."""
+        done: list[int] = []
+        first: Deferred[None] = Deferred()
+
+        def again(_: None) -> None:
+            self.in_turn.run("a", lambda: succeed(done.append(2)))
+            done.append(1)
+
+        self.in_turn.run("a", lambda: first).addCallback(again)
+        first.callback(None)
+        self.assertEqual(done, [1, 2])
+        self.assertFalse(self.in_turn)
+        self.assertEqual(self.successResultOf(self.in_turn.run("a", lambda: succeed(3))), 3)
 
 
 class OnceTests(SynchronousTestCase):
