@@ -59,7 +59,7 @@ class Operation:
     # One of these two, at most, is there to be told that all of the data set has been delivered.
     _delivered: Deferred[None] | None = None
     _reception: Reception | None = None
-    _context: Context  # in which that was begun
+    _context: Context  # of who is told: in a copy of it, for it may be the one that we are in
     _performing: Deferred[int] | None = None  # what is awaited for the status: not of a reception's data set
     _answer: Response | None = None  # awaiting the end of the request
     _cancelled = False
@@ -101,6 +101,7 @@ class Operation:
             return succeed(None)
         delivered: Deferred[None] = Deferred(self._delivery_cancelled)
         self._delivered = delivered
+        self._context = copy_context()
         try:
             consumer.registerProducer(self, True)
         except Exception:
@@ -296,22 +297,24 @@ class Operation:
         self.whole = None  # a commit may take long, and this is all of a read
         reception, self._reception = self._reception, None
         if reception is not None:
-            self._unregister()
-            context = self._context.copy()  # for it may be the one that we are in
-            if result is None:
-                context.run(self._taken_in, reception)
-            else:
-                context.run(self._not_taken_in, reception, result)
+            self._context.copy().run(self._end_reception, reception, result)
             return
         delivered, self._delivered = self._delivered, None
         if delivered is not None:
-            self._unregister()
+            self._context.copy().run(self._unregister)
             if delivered.called:
                 pass  # that has ended the association
             elif result is None:
                 delivered.callback(None)
             else:
                 delivered.errback(result)
+
+    def _end_reception(self, reception: Reception, result: Failure | None) -> None:
+        self._unregister()
+        if result is None:
+            self._taken_in(reception)
+        else:
+            self._not_taken_in(reception, result)
 
     def _unregister(self) -> None:
         assert self._consumer is not None

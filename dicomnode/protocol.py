@@ -7,6 +7,7 @@ the transport, arms its timers, and gives its messages to services. Both ends us
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from functools import partial
 from typing import cast
 
@@ -64,7 +65,8 @@ class AssociationProtocol(Protocol):
     :param reads: how much is read at a time, where there are others; without them, there are none.
     """
 
-    _gate: Gate  # there are these three from when there is a transport
+    _context: Context  # there are these four from when there is a transport
+    _gate: Gate
     _wire: Wire
     _intake: Intake
     _releasing: Deferred[None] | None = None
@@ -188,6 +190,7 @@ class AssociationProtocol(Protocol):
 
     def connectionMade(self) -> None:
         self._began = self.clock.seconds()
+        self._context = copy_context()
         transport = self._transport
         self._wire = Wire(transport, self._reads)
         self._gate = Gate(transport, self._wire, paused=self._paused, changed=self._set_silence)
@@ -228,8 +231,11 @@ class AssociationProtocol(Protocol):
     # What is read
 
     def read_on(self) -> None:
-        """Read what has arrived, as far as there is someone to take it."""
-        self._intake.read_on()
+        """Read what has arrived, as far as there is someone to take it.
+
+        Whoever has it read may be an operation, whose context is nobody else's.
+        """
+        self._context.copy().run(self._intake.read_on)
 
     def reading_failed(self) -> None:
         """Abort, for the exception that is being handled."""
@@ -384,7 +390,7 @@ class AssociationProtocol(Protocol):
         if self._draining and not self._operations.unanswered:
             self._abort("the service stops")
         if not self._intake.reading:
-            self._intake.read_on()
+            self.read_on()
 
     def invocations_went_on(self) -> None:
         """What we invoke is answered, or sent: that may be what a release waits for."""
@@ -393,7 +399,7 @@ class AssociationProtocol(Protocol):
         elif self._release_due and not cast(Invocations, self._invocations).busy:
             self._release_due = False
             self._core.request_release()
-        self._intake.read_on()  # a request that has had to wait may be before a response that is awaited now
+        self.read_on()  # a request that has had to wait may be before a response that is awaited now
 
     def unexpected(self, failure: Failure, doing: str) -> None:
         """Say what nobody foresaw."""

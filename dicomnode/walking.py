@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context, copy_context
 from functools import partial
 from itertools import accumulate, chain
 from typing import Any, TypeVar, cast
@@ -162,6 +163,7 @@ class Walking(Between):
     _failure: Failure | None = None
     _unregistered = False  # has the producer gone, while the writer still has this one?
     _finished: Deferred[None] | None = None
+    _context: Context  # of who waits for that: what is behind it is done by whoever does the last of the walk
 
     def __init__(self, writer: IInstanceWriter, walk: Walk) -> None:
         super().__init__(writer)
@@ -189,6 +191,7 @@ class Walking(Between):
             return None
         finished: Deferred[None] = Deferred(lambda _: self.abandon())
         self._finished = finished
+        self._context = copy_context()
         self._settle()
         return finished
 
@@ -221,9 +224,9 @@ class Walking(Between):
     def _settle(self) -> None:
         """Say that the walk has seen all, if it has, to whoever waits for that."""
         if self._finished is not None and not self.behind:
-            self._let_go()
+            self._context.run(self._let_go)
             finished, self._finished = self._finished, None
-            finished.callback(self._failure)
+            self._context.run(finished.callback, self._failure)
 
 
 class PassingWalking(Walking):

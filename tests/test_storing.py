@@ -7,7 +7,6 @@ import gc
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any, cast
 from unittest import mock
 
@@ -404,31 +403,6 @@ class FailureTests(ServiceCase):
         self.storage.aborting.errback(TypeError("a bug"))
         (unexpected,) = self.recorder.of(Unexpected)
         self.assertIsInstance(unexpected.failure.value, TypeError)
-
-    def test_context(self) -> None:
-        """What a storage sets of the context is set for that instance alone, from beginning to end."""
-        variable = ContextVar("variable", default="outside")
-        seen: list[tuple[str, str]] = []
-        storage = self.storage
-
-        class Writer(StubbornWriter):
-            def commit(self) -> Deferred[None]:
-                seen.append((self.instance.sop_instance_uid, variable.get()))
-                return super().commit()
-
-        def opens(instance: Instance) -> Deferred[IInstanceWriter]:
-            variable.set(instance.sop_instance_uid)
-            storage.writers.append(Writer(storage, instance))
-            return succeed(cast(IInstanceWriter, storage.writers[-1]))
-
-        self.patch(storage, "open", opens)
-        peers = {uid: self.associate() for uid in ("1.2.3", "1.2.4")}
-        for uid, peer in peers.items():
-            peer.begins(uid, data_set(uid)[:10])
-        for uid, peer in peers.items():
-            peer.goes_on(data_set(uid)[10:], last=True)
-        self.assertEqual(seen, [("1.2.3", "1.2.3"), ("1.2.4", "1.2.4")])
-        self.assertEqual(variable.get(), "outside")
 
     def test_let_go(self) -> None:
         """Once a data set is written, none of it is kept for as long as its commit takes."""
