@@ -177,7 +177,7 @@ class Intake:
     def _take_message(self, message: MessageReceived, fragments: DataSetFragments | None) -> int:
         """Take a message, with what has come of its data set. Return its work; 0: it is yet to be done."""
         command = message.command
-        if not isinstance(command, Request) or self._is_surplus():
+        if not isinstance(command, Request) or self._is_surplus(command):
             self._indications = iter((message,) if fragments is None else (message, fragments))
             return 0
         if fragments is None or fragments.is_last:
@@ -233,7 +233,7 @@ class Intake:
                 if not isinstance(command, Request):
                     self._host.message_received(indication)
                     continue
-                self._ahead = indication if self._is_surplus() else None
+                self._ahead = indication if self._is_surplus(command) else None
                 if self._ahead is not None:
                     self._gate.close(self)
                     break
@@ -255,16 +255,23 @@ class Intake:
         if self._next_turn is None:
             self._gate.release()
 
-    def _is_surplus(self) -> bool:
+    def _is_surplus(self, request: Request) -> bool:
         """Is a request to wait until one before it is answered?
 
-        Where there are as many as there may be; and while one takes turns: no more of it comes, but another
-        would take as many, and small ones overtake it. Not where we await a response, which may be behind it:
-        what is too much is refused instead.
+        Where there are as many as there may be; while one takes turns, for no more of it comes, but another
+        would take as many; and while the same instance is being stored, for the last that is sent is to be
+        what is kept. Not where we await a response, which may be behind it: what is too much is refused
+        instead.
         """
         operations = self._operations
-        unanswered = len(operations.unanswered)
-        if unanswered < operations.window and not (unanswered and operations.take_turns):
+        unanswered = operations.unanswered
+        if not unanswered:
+            return False
+        if (
+            len(unanswered) < operations.window
+            and not operations.take_turns
+            and not operations.store_the_instance_of(request)
+        ):
             return False
         return not self._host.awaits_response()
 

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from dicomnode import events
 from dicomnode.core.association import Association, DataSetFragments, MessageReceived
-from dicomnode.core.command import CFindRQ, CGetRQ, CMoveRQ, Request, Response, Status
+from dicomnode.core.command import CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request, Response, Status
 from dicomnode.core.machine import State
 from dicomnode.gate import Gate
 from dicomnode.interfaces import IAssociation, IService
@@ -97,6 +97,15 @@ class Operations:
     def take_turns(self) -> bool:
         """Is what has come of a data set still being worked off, in turns of the reactor?"""
         return any(operation.takes_turns for operation in self.unanswered)
+
+    def store_the_instance_of(self, request: Request) -> bool:
+        """Is the instance of this request being stored, at the request of another?"""
+        return isinstance(request, CStoreRQ) and any(
+            isinstance(other, CStoreRQ)
+            and other.affected_sop_instance_uid == request.affected_sop_instance_uid
+            and other.message_id != request.message_id  # else it is to be refused
+            for other in (operation.request for operation in self.unanswered)
+        )
 
     def begin(self, request: Request, message: MessageReceived, whole: DataSetFragments | None) -> None:
         """Have a request performed.

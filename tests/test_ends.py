@@ -77,7 +77,7 @@ class ReleaseTests(ShellTestCase):
         service = Waiting()
         self.accepts(service)
         peer = self.associates()
-        peer.sends(message(CT, store_rq(1), b"data") + message(CT, store_rq(2), b"data"))
+        peer.sends(message(CT, store_rq(1), b"data") + message(CT, store_rq(2, "1.2.4"), b"data"))
         peer.releases()
         self.assertState(peer, State.STA8)
         service.turns[0].callback(0)

@@ -178,7 +178,9 @@ class GateTests(ShellTestCase):
         service = Waiting()
         self.accepts(Verification(), service)
         peer = self.associates(10)
-        peer.sends(b"".join(message(CT, store_rq(number), b"data") for number in range(1, 5)))
+        peer.sends(
+            b"".join(message(CT, store_rq(number, f"1.2.{number}"), b"data") for number in range(1, 5))
+        )
         self.assertEqual(len(service.operations), 2)
         self.assertReading(peer, False)
         service.turns[1].callback(0)
@@ -197,7 +199,7 @@ class GateTests(ShellTestCase):
         service = Waiting()
         self.accepts(service)
         peer = self.associates()
-        peer.sends(message(CT, store_rq(1), b"data") + message(CT, store_rq(2), b"data"))
+        peer.sends(message(CT, store_rq(1), b"data") + message(CT, store_rq(2, "1.2.4"), b"data"))
         self.assertReading(peer)
         peer.aborts()
         self.assertEqual(self.last(events.AbortReceived).association, peer.association)
@@ -213,7 +215,7 @@ class GateTests(ShellTestCase):
 
         self.accepts(Verification(), Service(echo_back))
         peer = self.associates()
-        peer.sends(b"".join(message(CT, store_rq(number), b"data") for number in (1, 2, 3)))
+        peer.sends(b"".join(message(CT, store_rq(number, f"1.2.{number}"), b"data") for number in (1, 2, 3)))
         self.assertReading(peer)
         (refused,) = peer.responses
         self.assertEqual((refused.message_id_being_responded_to, refused.status), (3, 0x0213))
@@ -238,7 +240,7 @@ class GateTests(ShellTestCase):
 
         self.accepts(Verification(), Service(echo_back))
         peer = self.associates()
-        peer.sends(b"".join(message(CT, store_rq(number), b"data") for number in (1, 2, 3)))
+        peer.sends(b"".join(message(CT, store_rq(number, f"1.2.{number}"), b"data") for number in (1, 2, 3)))
         self.assertReading(peer, False)
         self.reactor.callLater(1, turn.callback, None)
         self.reactor.advance(1)
@@ -255,7 +257,7 @@ class GateTests(ShellTestCase):
         service = Waiting()
         self.accepts(service)
         peer = self.associates()
-        peer.sends(b"".join(message(CT, store_rq(number), b"data") for number in (1, 2, 3)))
+        peer.sends(b"".join(message(CT, store_rq(number, f"1.2.{number}"), b"data") for number in (1, 2, 3)))
         peer.association.abort()
         self.assertEqual(len(service.operations), 2)
 

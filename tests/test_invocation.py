@@ -117,7 +117,7 @@ class WindowTests(RequestorCase):
             services=[service],
         )
         for number in range(4):
-            peer.invokes(CT, store_rq(number + 1), b"data")
+            peer.invokes(CT, store_rq(number + 1, f"1.2.{number}"), b"data")
         self.assertEqual(len(service.turns), 4)
         for turn in service.turns:
             turn.callback(0)
@@ -135,7 +135,7 @@ class WindowTests(RequestorCase):
             services=[service],
         )
         for number in range(performing.UNLIMITED + 3):
-            peer.invokes(CT, store_rq(number + 1), b"data")
+            peer.invokes(CT, store_rq(number + 1, f"1.2.{number}"), b"data")
         self.assertEqual(len(service.turns), performing.UNLIMITED)
         self.assertTrue(peer.transport.paused)
         for turn in service.turns:

@@ -53,7 +53,9 @@ class WindowCase(ShellTestCase):
         return peer, confirmed.answer.user_information.asynchronous_operations_window
 
     def stores(self, peer: Peer, *message_ids: int) -> None:
-        peer.sends(b"".join(message(CT, store_rq(number), b"data") for number in message_ids))
+        peer.sends(
+            b"".join(message(CT, store_rq(number, f"1.2.{number}"), b"data") for number in message_ids)
+        )
 
     def assertAnswers(self, peer: Peer, *message_ids: int) -> None:
         """Assert which C-STOREs were answered since it was last asked, in order."""
@@ -135,7 +137,7 @@ class PerformingTests(WindowCase):
         peer, _ = self.window((2, 1), (1, 2))
         self.stores(peer, 1, 2)
         for number in range(3, 100):
-            peer.transport.deliver(message(CT, store_rq(number), bytes(1000)))
+            peer.transport.deliver(message(CT, store_rq(number, f"1.2.{number}"), bytes(1000)))
         self.assertFalse(peer.transport.arrived)
         self.assertEqual(len(peer.transport._arriving), 96)  # one read of 97 was there when it paused
 
@@ -190,6 +192,35 @@ class PerformingTests(WindowCase):
         """A Message ID that is in use is refused, with as many outstanding as may be."""
         peer, _ = self.window((3, 1), (1, 3))
         self.stores(peer, 1, 2, 1)
+        self.assertResponses(peer, 0x0210)
+
+    def test_same_instance(self) -> None:
+        """An instance waits while the same is being stored: the last that is sent is what is kept."""
+        for size in (7, None):
+            self.service = Waiting()
+            self.accepts(Verification(), self.service, asynchronous_operations=(1, 9))
+            window = UserInformation(16382, asynchronous_operations_window=(9, 1))
+            peer = self.associates(size, user_information=window)
+            requests = (store_rq(1), store_rq(2, "1.2.4"), store_rq(3), store_rq(4, "1.2.5"))
+            peer.sends(b"".join(message(CT, request, b"data") for request in requests))
+            self.assertEqual(len(self.service.operations), 2)
+            self.service.turns[1].callback(0)
+            peer.exchange()
+            self.assertAnswers(peer, 2)
+            self.assertEqual(len(self.service.operations), 2)
+            self.service.turns[0].callback(0)
+            peer.exchange()
+            self.assertAnswers(peer, 1)
+            self.assertEqual(len(self.service.operations), 4)
+            for turn in self.service.turns[2:]:
+                turn.callback(0)
+            peer.exchange()
+            self.assertAnswers(peer, 3, 4)
+
+    def test_same_instance_and_message_id(self) -> None:
+        """One that could not be told from another by its response is refused, and does not wait."""
+        peer, _ = self.window((3, 1), (1, 3))
+        peer.sends(message(CT, store_rq(1), b"data") * 2)
         self.assertResponses(peer, 0x0210)
 
     def test_window_of_one(self) -> None:
