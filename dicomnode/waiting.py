@@ -76,6 +76,9 @@ async def _go_on(coroutine: Coroutine[Any, Any, _T], awaited: Any, context: Cont
     while True:
         try:
             result = await awaited
+        except GeneratorExit:  # nobody refers to what is awaited: it will never come
+            context.run(coroutine.close)
+            raise
         except BaseException as error:
             step = partial(coroutine.throw, error)
         else:

@@ -47,6 +47,9 @@ JOB = 1 << 24
 #: How many threads of a pool walk at a time. The others are for those who wait for a disk.
 WALKERS = 2
 
+#: The reason of a writer to pause: itself need not be hashable.
+_WRITER = "the writer"
+
 _T = TypeVar("_T")
 
 
@@ -116,10 +119,10 @@ class Between:
     # IPushProducer: for the writer
 
     def pauseProducing(self) -> None:
-        self._pause(self._writer)
+        self._pause(_WRITER)
 
     def resumeProducing(self) -> None:
-        self._resume(self._writer)
+        self._resume(_WRITER)
 
     def stopProducing(self) -> None:
         self.stopped = True

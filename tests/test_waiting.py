@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -88,6 +90,26 @@ class BegunTests(SynchronousTestCase):
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         self.assertTrue(going.called)
+
+    def test_forgotten(self) -> None:
+        """What waits for what nobody can bring any more is closed, and that is nobody's error."""
+        closed: list[str] = []
+        wrong: list[Any] = []
+        self.patch(sys, "unraisablehook", wrong.append)
+
+        async def waits(name: str) -> None:
+            try:
+                await Deferred()
+            finally:
+                closed.append(name)
+
+        coroutines = [waits("by the collector"), waits("before that")]
+        waiting = [begun(coroutine) for coroutine in coroutines]
+        coroutines[1].close()
+        del waiting, coroutines
+        gc.collect()
+        self.assertEqual(closed, ["before that", "by the collector"])
+        self.assertEqual(wrong, [])
 
 
 class InTurnTests(SynchronousTestCase):

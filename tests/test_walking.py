@@ -72,6 +72,13 @@ class WalkingTests(_WalkingCase):
         self.assertEqual(self.producer.told, ["pause", "resume", "stop"])
         self.assertTrue(self.walking.stopped)
 
+    def test_unhashable(self) -> None:
+        """Any writer may pause its producer."""
+        self.patch(MemoryWriter, "__hash__", None)
+        self.walking.pauseProducing()
+        self.walking.resumeProducing()
+        self.assertEqual(self.producer.told, ["pause", "resume"])
+
     def test_without_a_producer(self) -> None:
         """When the data set has been delivered, there is no one to tell."""
         self.walking.unregisterProducer()
@@ -243,6 +250,17 @@ class StorageTests(_WalkingCase):
         self.pool.run()
         self.peer.exchange()
         self.assertEqual(self.peer.response.status, 0x0000)
+
+    def test_order(self) -> None:
+        """The same instance, sent again, waits until the one that threads are walking is answered."""
+        self.patch(walking, "JOB", 1 << 16)
+        again = deflated(data_set("1.2.3"))
+        self.peer.stores("1.2.3", bomb(1 << 20))
+        self.peer.stores("1.2.3", again)
+        self.pool.run()
+        self.peer.exchange()
+        self.assertEqual([response.status for response in self.peer.responses], [0, 0])
+        self.assertEqual(self.storage.instances["1.2.3"][1], again)
 
     def test_cut(self) -> None:
         """A deflated data set that is cut is refused."""
