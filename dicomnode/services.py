@@ -211,7 +211,9 @@ class Storage(Receiver):
         if self._consider is not None:
             writer = Considering(writer, instance, self._consider)
         walking = None if walk is None else self._walking(writer, walk, operation.association.clock)
-        compare = partial(self._compare, walk, operation) if self._check and walk is not None else None
+        compare = None
+        if walk is not None:
+            compare = partial(self._compare, walk, operation) if self._check else walk.end
         # What is still being considered need not be kept on.
         return Reception(writer, walking, compare, _as_it_is if self._consider else kept_on)
 

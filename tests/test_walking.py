@@ -7,7 +7,7 @@ import zlib
 from functools import partial
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -261,6 +261,26 @@ class StorageTests(_WalkingCase):
         self.peer.exchange()
         self.assertEqual([response.status for response in self.peer.responses], [0, 0])
         self.assertEqual(self.storage.instances["1.2.3"][1], again)
+
+    def test_unchecked(self) -> None:
+        """What it says is known when it is to be kept, though nobody checks it."""
+        known: list[Any] = []
+
+        class Asking(MemoryWriter):
+            def commit(self) -> Deferred[None]:
+                known.append(self.instance.walk.sop_instance_uid)
+                return super().commit()
+
+        storage = MemoryStorage()
+        self.patch(storage, "_open", lambda instance: Asking(storage, instance))
+        for threads in (self.threads, None):
+            peer = Peer(Acceptor(Reactor(), [Storage(storage, check=False, threads=threads)]))
+            peer.associates({CT_IMAGE_STORAGE: [DEFLATED]})
+            peer.stores("1.2.3", deflated(data_set("1.2.3")))
+            self.pool.run()
+            peer.exchange()
+            self.assertEqual(peer.response.status, 0x0000)
+        self.assertEqual(known, ["1.2.3", "1.2.3"])
 
     def test_cut(self) -> None:
         """A deflated data set that is cut is refused."""

@@ -49,7 +49,7 @@ PIECE = 1 << 13
 
 #: Deflated octets are inflated ``DEFLATED_BLOCK`` at a time (zlib copies what it has not used) into
 #: pieces of at most ``INFLATED_PIECE``.
-DEFLATED_BLOCK = 8192
+DEFLATED_BLOCK = 1024
 INFLATED_PIECE = 8192
 #: Deflate can grow a thousandfold, so what a walk may spend on elements follows from what was received:
 #: so many octets of them, where opening and closing a sequence or item counts as ``TURN`` octets. That
@@ -129,26 +129,37 @@ _ITEMS, _IMPLICIT_ITEMS, _FRAGMENTS = Part.ITEMS, Part.IMPLICIT_ITEMS, Part.FRAG
 
 
 class Inflater:
-    """Inflates a deflated data set (PS3.5 A.5) in pieces, none of which it keeps."""
+    """Inflates a deflated data set (PS3.5 A.5) in pieces, none of which it keeps.
+
+    It takes a block of what is received at a time, so that what is found, and when, does not depend on how
+    that arrives.
+    """
 
     def __init__(self) -> None:
+        self.taken = 0  #: octets of what was received that have been inflated, or are being so
         self._zlib = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        self._held = b""  # the start of a block
 
     @property
     def ended(self) -> bool:
         """Whether the deflated stream has ended."""
         return self._zlib.eof
 
-    def pieces(self, data: memoryview) -> Iterator[bytes]:
+    def pieces(self, data: bytes | memoryview, *, last: bool = False) -> Iterator[bytes]:
         """Inflate some more octets. Whoever stops taking pieces has given up the rest.
 
         What follows the end of the stream is ignored, as pydicom ignores it: mostly the NUL that
         makes its length even.
 
+        :param last: nothing follows: what is left is a block, too.
         :raises zlib.error: what was received is not a deflated stream.
         """
-        for start in range(0, len(data), DEFLATED_BLOCK):
-            block: bytes | memoryview = data[start : start + DEFLATED_BLOCK]
+        data = memoryview(b"".join((self._held, data)) if self._held else data)
+        whole = len(data) if last else len(data) - len(data) % DEFLATED_BLOCK
+        self._held = bytes(data[whole:])
+        for start in range(0, whole, DEFLATED_BLOCK):
+            block: bytes | memoryview = data[start : min(start + DEFLATED_BLOCK, whole)]
+            self.taken += len(block)
             while not self._zlib.eof:
                 piece = self._zlib.decompress(block, INFLATED_PIECE)
                 yield piece
@@ -226,24 +237,29 @@ class Walk:
             for _ in self.inflate(data):
                 pass
 
-    def inflate(self, data: bytes | memoryview) -> Iterator[int]:
-        """Walk the next octets of a deflated data set, bit by bit; yield how many octets each was."""
-        assert self._inflater is not None
+    def inflate(self, data: bytes | memoryview, *, last: bool = False) -> Iterator[int]:
+        """Walk the next octets of a deflated data set, bit by bit; yield how many octets each was.
+
+        :param last: what waits for a block to be whole, too.
+        """
+        inflater = self._inflater
+        assert inflater is not None
         self.octets += len(data)
         try:
-            for piece in self._inflater.pieces(memoryview(data)) if not self._stopped else ():
+            for piece in inflater.pieces(data, last=last) if not self._stopped else ():
                 self._spent += max(0, len(piece) - self._skip)
                 self._walk(piece)
+                # What is behind this, and may have come already, does not pay for it.
                 if not self._stopped and (
-                    self._spent > INFLATED_ALLOWANCE + INFLATED_RATIO * self.octets
-                    or self._walked > TOTAL_ALLOWANCE + TOTAL_RATIO * self.octets
+                    self._spent > INFLATED_ALLOWANCE + INFLATED_RATIO * inflater.taken
+                    or self._walked > TOTAL_ALLOWANCE + TOTAL_RATIO * inflater.taken
                 ):
                     self._stop(fault=f"data set inflates too far, at octet {self._walked}")
                 if self._stopped:
                     return
                 yield len(piece)
         except zlib.error:
-            self._stop(fault=f"deflated data set is corrupt before octet {self.octets}")
+            self._stop(fault=f"deflated data set is corrupt before octet {inflater.taken}")
 
     def feed_sequence(
         self, fragments: Sequence[bytes | memoryview], enough: Callable[[], bool] = lambda: False
@@ -285,6 +301,9 @@ class Walk:
 
     def end(self) -> None:
         """Settle the verdict: the data set has ended."""
+        if self._inflater is not None:
+            for _ in self.inflate(b"", last=True):
+                pass
         held = len(self._held)
         if self._stopped:
             pass

@@ -23,6 +23,7 @@ from tests.core.walkcases import (
     implicit,
     long,
     octet_by_octet,
+    outcome,
     short,
     walked,
 )
@@ -72,11 +73,25 @@ class DeflatedTests(WalkTestCase):
 
     def test_corrupt(self) -> None:
         """What is not deflated is a fault."""
-        walk = walked(DEFLATED, self.data)
-        self.assertEqual(
-            (walk.whole, walk.fault), (False, f"deflated data set is corrupt before octet {len(self.data)}")
-        )
-        self.assertFalse(walked(DEFLATED, *octet_by_octet(self.data)).whole)
+        self.assertFault(DEFLATED, self.data, f"deflated data set is corrupt before octet {len(self.data)}")
+
+    def test_arrival(self) -> None:
+        """However it arrives, it is found whole or not, and at the same octet: one that inflates far, too."""
+        item = implicit(ITEM, length=UNDEFINED) + implicit(ITEM_END)
+        pixels = long(PIXEL_DATA, b"OW", random.Random(1).randbytes(5000))
+        fine = deflate(self.data[:12] + pixels)
+        streams = [fine, fine[:2500] + b"\0" * 100 + fine[2600:]]
+        for items in (900, 1000, 1050, 1100, 1200, 2000):
+            sequence = long((8, 0x1140), b"SQ", length=UNDEFINED) + item * items + implicit(SEQUENCE_END)
+            streams.append(deflate(sequence + pixels))
+        faults = set()
+        for stream in streams:
+            walk = walked(DEFLATED, stream)
+            faults.add(walk.fault)
+            for size in (1, 100, 400, 1000, 1023, 1024, 1025, 3000):
+                fragments = [stream[start : start + size] for start in range(0, len(stream), size)]
+                self.assertEqual(outcome(walked(DEFLATED, *fragments)), outcome(walk), size)
+        self.assertGreater(len(faults), 2)
 
     def test_fault_inside(self) -> None:
         """The walk does not inflate on once it has found fault."""
@@ -91,7 +106,7 @@ class DeflatedTests(WalkTestCase):
         for size in (0, 1, dataset.INFLATED_PIECE - 1, dataset.INFLATED_PIECE, 5_000_000):
             for data in (bytes(size), random.Random(size).randbytes(size)):
                 inflater = Inflater()
-                pieces = list(inflater.pieces(memoryview(deflate(data))))
+                pieces = list(inflater.pieces(memoryview(deflate(data)), last=True))
                 self.assertEqual(b"".join(pieces), data)
                 self.assertLessEqual(max(map(len, pieces)), dataset.INFLATED_PIECE)
                 self.assertTrue(inflater.ended)
@@ -155,10 +170,11 @@ class DeflatedTests(WalkTestCase):
         """It may be walked bit by bit, and what follows a fault is counted, and not inflated."""
         walk = Walk(DEFLATED)
         data = deflate(self.data)
-        self.assertEqual(sum(walk.inflate(data)), len(self.data))
+        self.assertEqual(sum(walk.inflate(data)), 0)
+        self.assertEqual(sum(walk.inflate(b"", last=True)), len(self.data))
         walk.end()
         self.assertTrue(walk.whole)
         walk = Walk(DEFLATED)
-        self.assertEqual([*walk.inflate(b"\xff" * 10), *walk.inflate(data)], [])
-        self.assertEqual(walk.octets, 10 + len(data))
-        self.assertEqual(walk.fault, "deflated data set is corrupt before octet 10")
+        self.assertEqual([*walk.inflate(b"\xff" * 2000), *walk.inflate(data)], [])
+        self.assertEqual(walk.octets, 2000 + len(data))
+        self.assertEqual(walk.fault, "deflated data set is corrupt before octet 1024")
