@@ -35,6 +35,7 @@ STORESCU = UserInformation(16382, "1.2.826.0.1.3680043.9.3811.3.0.4", "PYNETDICO
 
 #: As W lines name it.
 WHO = "STORESCU at 192.0.2.1:50000 calling ANY-SCP"
+INSTANCE_WHO = f"(SOP Instance UID {INSTANCE}, {WHO})"
 
 
 def data_set(sop_instance_uid: str = INSTANCE) -> bytes:

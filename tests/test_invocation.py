@@ -25,7 +25,7 @@ from dicomnode.requestor import ServiceUser
 from dicomnode.testing import CalledPeer
 from dicomnode.uids import VERIFICATION
 from tests.cases import CT, ECHO, FIND, QUERY, data, find_rq, message
-from tests.test_requestor import NAMES, RequestorCase
+from tests.requestorcases import NAMES, RequestorCase
 
 SIZE = 600_000
 

@@ -10,10 +10,8 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from dicomnode import events
@@ -27,7 +25,6 @@ from dicomnode.errors import (
     AssociationAborted,
     AssociationLost,
     AssociationRejected,
-    AssociationReleased,
     AssociationTimedOut,
     ContextNotAccepted,
     LocalProtocolError,
@@ -41,85 +38,17 @@ from dicomnode.protocol import AssociationProtocol
 from dicomnode.records import record
 from dicomnode.requestor import ServiceUser, associate
 from dicomnode.services import Storage, StorageSupport, Verification
-from dicomnode.testing import CalledPeer, MemoryStorage, Network, Reactor, Recorder
+from dicomnode.testing import CalledPeer, MemoryStorage, Network
 from dicomnode.uids import STORAGE_SERVICE_CLASS, VERIFICATION
 from tests.cases import (
-    CONTEXTS,
     CT,
     CT_IMAGE_STORAGE,
     ECHO,
     IMPLICIT_VR_LE,
-    TIMEOUTS,
-    QuickPool,
     Service,
     store_rq,
 )
-
-#: A SOP Class for retrieval.
-GET = "1.2.840.10008.5.1.4.1.2.2.3"
-
-NAMES = {
-    "sop_class_uid": CT_IMAGE_STORAGE,
-    "sop_instance_uid": "1.2.3",
-    "transfer_syntax_uid": IMPLICIT_VR_LE,
-}
-
-
-class RequestorCase(SynchronousTestCase):
-    """Tests of a requestor; at the end, no timer is left."""
-
-    def setUp(self) -> None:
-        self.reactor = Reactor()
-        self.reactor.pool = QuickPool()
-        self.seen = Recorder()
-        self.called: list[CalledPeer] = []
-        self.networks: list[Network] = []
-        self.addCleanup(self.assertNothingLeft)
-
-    def requests(
-        self, peer: CalledPeer | None = None, **how: Any
-    ) -> tuple[CalledPeer, Deferred[ServiceUser]]:
-        """Request an association of a peer that does as it is told."""
-        peer = peer or CalledPeer()
-        self.called.append(peer)
-        options = {"contexts": CONTEXTS, "timeouts": TIMEOUTS, "observe": self.seen} | how
-        associating = associate(self.reactor, peer, **options)
-        peer.exchange()
-        return peer, associating
-
-    def associates(
-        self, peer: CalledPeer | None = None, answer: dict[str, Any] | None = None, **how: Any
-    ) -> tuple[CalledPeer, ServiceUser]:
-        """Return a peer that does as it is told, with an association."""
-        peer, associating = self.requests(peer, **how)
-        peer.accepts(**answer or {})
-        return peer, self.successResultOf(associating)
-
-    def joins(self, acceptor: Factory, **how: Any) -> tuple[Network, ServiceUser]:
-        """Return an association with one of our own acceptors."""
-        network = Network(self.reactor, acceptor, **{k: how.pop(k) for k in ("size", "capacity") if k in how})
-        self.networks.append(network)
-        options = {"contexts": CONTEXTS, "timeouts": TIMEOUTS, "observe": self.seen} | how
-        associating = associate(self.reactor, network, **options)
-        network.exchange()
-        return network, self.successResultOf(associating)
-
-    def assertNothingLeft(self) -> None:
-        for peer in self.called:
-            peer.transport.lose()
-        for network in self.networks:
-            network.lose()
-        self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.active()], [])
-
-    def turns(self, peer: CalledPeer, turns: int = 20) -> None:
-        """Let so many turns of the reactor pass, in each of which a peer reads what it was sent."""
-        for _ in range(turns):
-            self.reactor.advance(0)
-            peer.exchange()
-
-    def assertAborts(self, peer: CalledPeer) -> None:
-        """Assert that the last that a peer was sent is an A-ABORT."""
-        self.assertEqual(peer.transport.taken()[-10:], Abort().encode())
+from tests.requestorcases import GET, NAMES, RequestorCase
 
 
 class AssociateTests(RequestorCase):
@@ -421,199 +350,6 @@ class EstablishmentTests(RequestorCase):
     def test_nobody_considers(self) -> None:
         """Whom nobody can ask for an association, considers none."""
         self.assertRaises(NotImplementedError, nobody, None, None)
-
-
-class EndTests(RequestorCase):
-    """However an association ends, what is unanswered fails accordingly."""
-
-    def test_release(self) -> None:
-        """Release waits for what was invoked before, and nothing can be invoked behind it."""
-        peer, association = self.associates()
-        echoes = [association.echo(), association.echo()]
-        released = association.release()
-        self.failureResultOf(association.echo(), LocalProtocolError)
-        self.failureResultOf(association.release(), LocalProtocolError)
-        peer.responds(0)
-        peer.responds(0)
-        self.assertEqual([self.successResultOf(echoed).status for echoed in echoes], [0, 0])
-        self.assertNoResult(released)
-        peer.answers_release()
-        self.successResultOf(released)
-        self.failureResultOf(association.echo(), LocalProtocolError)
-        peer.transport.lose()
-        self.failureResultOf(association.echo(), LocalProtocolError)
-
-    def test_release_of_nothing(self) -> None:
-        """Who waits in a queue may give up, and then the release need not wait for it."""
-        peer, association = self.associates()
-        first, second = association.echo(), association.echo()
-        released = association.release()
-        second.cancel()
-        self.failureResultOf(second, CancelledError)
-        peer.responds(0)
-        peer.answers_release()
-        self.successResultOf(released)
-        self.successResultOf(first)
-        self.assertEqual(len(peer.messages), 1)
-
-    def test_release_unanswered(self) -> None:
-        """A release that is not answered fails after the ACSE timeout."""
-        peer, association = self.associates()
-        released = association.release()
-        self.reactor.advance(10)
-        self.failureResultOf(released, AssociationTimedOut)
-        self.assertAborts(peer)
-
-    def test_released_by_the_other_end(self) -> None:
-        """A release by the other end is answered, and what is unanswered fails."""
-        peer, association = self.associates()
-        echoes = [association.echo(), association.echo()]
-        peer.releases()
-        for echoed in echoes:
-            self.failureResultOf(echoed, AssociationReleased)
-        peer.transport.lose()
-        self.assertEqual(self.seen.of(events.AssociationEnded)[0].how, "released")
-        self.failureResultOf(association.echo(), LocalProtocolError)
-
-    def test_both_release(self) -> None:
-        """A release that waits is moot when the other end releases: the association has ended as wished."""
-        peer, association = self.associates()
-        echoed = association.echo()
-        released = association.release()
-        peer.releases()
-        self.failureResultOf(echoed, AssociationReleased)
-        self.successResultOf(released)
-
-    def test_releases_cross(self) -> None:
-        """Releases that cross end the association in good order."""
-        peer, association = self.associates()
-        released = association.release()
-        peer._core.request_release()
-        peer.exchange()
-        peer.exchange()
-        self.assertNoResult(released)
-        peer.answers_release()
-        self.successResultOf(released)
-
-    def ends(self) -> dict[str, tuple[Any, type[Exception]]]:
-        """Return the ways in which an association may end, and how what is unanswered fails."""
-        return {
-            "A-ABORT": (lambda peer, _: peer.aborts(), AssociationAborted),
-            "lost": (lambda peer, _: peer.transport.lose(), AssociationLost),
-            "local abort": (lambda _, association: association.abort(), AssociationAborted),
-            "broken protocol": (lambda peer, _: peer.sends(b"\xff" * 6), AssociationAborted),
-            "DIMSE": (lambda *_: self.reactor.advance(20), AssociationTimedOut),
-        }
-
-    def test_when_ended(self) -> None:
-        """Whoever asks is told how it has ended, before and after; one who gives up does so for no other."""
-        for name, (end, error) in self.ends().items():
-            with self.subTest(name):
-                peer, association = self.associates()
-                association.echo().addErrback(lambda _: None)  # else there is nothing to time out
-                first, second, third = (association.when_ended() for _ in range(3))
-                second.cancel()
-                self.failureResultOf(second, CancelledError)
-                self.assertNoResult(first)
-                end(peer, association)
-                for ended in (first, third, association.when_ended()):
-                    self.failureResultOf(ended, error)
-                peer.transport.lose()
-                self.failureResultOf(association.when_ended(), error)
-
-    def test_when_released(self) -> None:
-        """It has ended well once either end has released it, and not before that is answered."""
-        peer, association = self.associates()
-        ended = association.when_ended()
-        released = association.release()
-        self.assertNoResult(ended)
-        peer.answers_release()
-        self.successResultOf(released)
-        self.assertIsNone(self.successResultOf(ended))
-        peer.transport.lose()
-        self.successResultOf(association.when_ended())
-        peer, association = self.associates()
-        ended = association.when_ended()
-        peer.releases()
-        self.successResultOf(ended)
-
-    def test_release_too_late(self) -> None:
-        """To release what has ended fails, with how it has ended."""
-        for name, (end, error) in self.ends().items():
-            with self.subTest(name):
-                peer, association = self.associates()
-                association.echo().addErrback(lambda _: None)
-                end(peer, association)
-                self.failureResultOf(association.release(), error)
-                peer.transport.lose()
-                self.failureResultOf(association.release(), error)
-        for how in ("releases", "answers_release"):
-            peer, association = self.associates()
-            if how == "answers_release":
-                association.release()
-            getattr(peer, how)()
-            self.failureResultOf(association.release(), LocalProtocolError)
-            peer.transport.lose()
-            self.failureResultOf(association.release(), LocalProtocolError)
-
-    def test_while_waiting(self) -> None:
-        """An echo that awaits its response fails, so does what waits behind it, and what comes later."""
-        for name, (end, error) in self.ends().items():
-            with self.subTest(name):
-                peer, association = self.associates()
-                invoked = [association.echo(), association.store(b"data", **NAMES)]
-                released = association.release()
-                end(peer, association)
-                for deferred in (*invoked, released):
-                    self.failureResultOf(deferred, error)
-                self.failureResultOf(association.echo(), error)
-                peer.transport.lose()
-                ended = self.seen.of(events.InvocationEnded)[-1]
-                self.assertIsNone(ended.response)
-
-    def test_while_sending(self) -> None:
-        """A data set that is on its way out is stopped."""
-        for name, (end, error) in self.ends().items():
-            if name == "DIMSE":
-                continue
-            with self.subTest(name):
-                peer, association = self.associates(CalledPeer(capacity=1000))
-                stored = association.store(bytes(1 << 20), **NAMES)
-                self.reactor.advance(0)
-                self.assertTrue(peer.transport.full)
-                end(peer, association)
-                self.failureResultOf(stored, error)
-                peer.transport.lose()
-                self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-    def test_never_read(self) -> None:
-        """A peer that does not read what it is sent is given up after the network timeout."""
-        _peer, association = self.associates(CalledPeer(capacity=1000))
-        stored = association.store(bytes(1 << 20), **NAMES)
-        self.reactor.advance(39)
-        self.assertNoResult(stored)
-        self.reactor.advance(1)
-        error = self.failureResultOf(stored, AssociationTimedOut).value
-        self.assertEqual(error.what, "network")
-
-    def test_read_slowly(self) -> None:
-        """One that reads a little, again and again, is not; nor is one idle that may be."""
-        peer, association = self.associates(CalledPeer(capacity=1000))
-        stored = association.store(bytes(1_200_000), **NAMES)
-        while len(peer.data_set) < 1_200_000:
-            self.reactor.advance(30)
-            peer.exchange()
-        peer.responds(0)
-        self.successResultOf(stored)
-        self.reactor.advance(10_000)
-        self.assertEqual(self.seen.of(events.TimedOut), [])
-
-    def test_half_a_pdu(self) -> None:
-        """One that is idle is not to leave a PDU unfinished."""
-        peer, _association = self.associates()
-        peer.sends(b"\x04\0")
-        self.reactor.advance(40)
-        self.assertEqual(self.seen.of(events.TimedOut)[0].what, "network")
 
 
 class ServiceTests(RequestorCase):

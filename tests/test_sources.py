@@ -35,7 +35,7 @@ from dicomnode.testing import CalledPeer, MemoryStorage, Pool
 from dicomnode.uids import DEFLATED_EXPLICIT_VR_LE, EXPLICIT_VR_BE, EXPLICIT_VR_LE, IMPLICIT_VR_LE
 from tests.cases import CT_IMAGE_STORAGE
 from tests.interop.samples import data_set_of
-from tests.test_requestor import RequestorCase
+from tests.requestorcases import RequestorCase
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 

@@ -1,6 +1,6 @@
 """Tests of :mod:`dicomnode.core.codec`: that what it remembers of a command set never changes what it reads.
 
-What it writes and reads is tested with the messages, in ``test_command.py``.
+What it writes and reads is tested with the messages, in ``test_command.py`` and ``test_commandsets.py``.
 """
 
 # mypy: allow-untyped-calls
@@ -20,8 +20,8 @@ from dicomnode.core import codec
 from dicomnode.core.codec import decode, encode
 from dicomnode.core.command import ELEMENTS, CEchoRQ, CEchoRSP, Command, CStoreRQ, NGetRQ
 from dicomnode.errors import InvalidCommand
+from tests.core.commandcases import commands, element, us
 from tests.core.helpers import stable
-from tests.core.test_command import commands, element, us
 
 
 def store(instance: str, message_id: int = 1, sop_class: str = "1.2.840.10008.5.1.4.1.1.2") -> CStoreRQ:
