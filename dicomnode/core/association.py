@@ -19,12 +19,12 @@ from dicomnode.core.pdu import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
     ASSOCIATE_RQ,
-    DATA_HEADER,
-    HEADER,
+    DATA_HEADER_SIZE,
+    HEADER_SIZE,
     INVALID_PDU_PARAMETER_VALUE,
     P_DATA_TF,
     PDUS,
-    PDV_HEADER,
+    PDV_HEADER_SIZE,
     RELEASE_RP,
     RELEASE_RQ,
     SERVICE_PROVIDER,
@@ -45,8 +45,6 @@ from dicomnode.errors import InvalidCommand, InvalidPDU, LocalProtocolError
 
 # To look up a member of an enumeration takes longer than what is done with it.
 _IDLE, _ASSOCIATED, _AWAITING_CLOSE = State.STA1, State.STA6, State.STA13
-
-_HEADER_SIZE, _DATA_HEADER_SIZE = HEADER.size, DATA_HEADER.size
 
 _EVENT_OF = {
     ASSOCIATE_RQ: Event.ASSOCIATE_RQ,
@@ -290,10 +288,10 @@ class Association:
         view = memoryview(data)
         context_id, behind = self._reader.find_command_set(view)
         context = self.contexts.get(context_id)
-        if context is None or self._command_set is not None or behind - _DATA_HEADER_SIZE > codec.LIMIT:
+        if context is None or self._command_set is not None or behind - DATA_HEADER_SIZE > codec.LIMIT:
             return None
         try:
-            command, has_data_set = codec.decode(view[_DATA_HEADER_SIZE:behind])
+            command, has_data_set = codec.decode(view[DATA_HEADER_SIZE:behind])
         except InvalidCommand:
             return None
         fragments = None
@@ -326,7 +324,7 @@ class Association:
         pdu_type, behind = self._reader.find_pdu(view)
         if (pdu_type, self.state) not in _WELCOME:
             return None
-        return self._pdu_body(pdu_type, view[_HEADER_SIZE:behind]), view[behind:]
+        return self._pdu_body(pdu_type, view[HEADER_SIZE:behind]), view[behind:]
 
     def _pdu_header(self, header: PDUHeader) -> Indication | None:
         """Judge a PDU by its type and the state, before its length is waited for."""
@@ -477,7 +475,7 @@ class Association:
         # The maximum length counts the PDV's header (PS3.8 D.1). One too small for any fragment is
         # overstepped by an octet, for else nothing could be answered. Fragments are even, as the values
         # of a data set are: some receivers insist on it.
-        limit = min(max_length or _UNLIMITED, _UNLIMITED) - PDV_HEADER.size
+        limit = min(max_length or _UNLIMITED, _UNLIMITED) - PDV_HEADER_SIZE
         self._fragment_limit = max(limit & ~1, 1)
 
     def _send(self, context_id: int, is_command: bool, data: bytes | memoryview, last: bool) -> None:

@@ -45,6 +45,9 @@ PDV_HEADER = Struct(">IBB")
 #: The header of a P-DATA-TF, and behind it that of its first PDV.
 DATA_HEADER = Struct(">BxIIBB")
 
+#: Their lengths. What is looked up on a Struct takes as long as to unpack one.
+HEADER_SIZE, PDV_HEADER_SIZE, DATA_HEADER_SIZE = HEADER.size, PDV_HEADER.size, DATA_HEADER.size
+
 # PDU types
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 
@@ -363,5 +366,5 @@ def p_data_tf(context_id: int, is_command: bool, is_last: bool, fragment: bytes 
     """Return a P-DATA-TF with one PDV (PS3.8 Table 9-22, E.2)."""
     length = len(fragment)
     control = is_command | is_last << 1
-    header = DATA_HEADER.pack(P_DATA_TF, length + PDV_HEADER.size, length + 2, context_id, control)
+    header = DATA_HEADER.pack(P_DATA_TF, length + PDV_HEADER_SIZE, length + 2, context_id, control)
     return b"".join((header, fragment))

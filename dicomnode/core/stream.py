@@ -17,11 +17,14 @@ from dicomnode.core.pdu import (
     ASSOCIATE_AC,
     ASSOCIATE_RQ,
     DATA_HEADER,
+    DATA_HEADER_SIZE,
     HEADER,
+    HEADER_SIZE,
     INVALID_PDU_PARAMETER_VALUE,
     P_DATA_TF,
     PDUS,
     PDV_HEADER,
+    PDV_HEADER_SIZE,
     UNRECOGNIZED_PDU,
 )
 from dicomnode.errors import InvalidPDU
@@ -34,10 +37,6 @@ ASSOCIATE_LIMIT = 1 << 18
 #: and little enough to do at a stretch, though each were of an octet, or of none.
 FRAGMENTS = 512
 
-# What is looked up on a Struct takes as long as to unpack one.
-_HEADER_SIZE = HEADER.size
-_PDV_HEADER_SIZE = PDV_HEADER.size
-_DATA_HEADER_SIZE = DATA_HEADER.size
 _unpack_header = HEADER.unpack_from
 _unpack_data_header = DATA_HEADER.unpack_from
 
@@ -145,7 +144,7 @@ class PDUReader:
         whoever goes on from there. Anything else, of which (0, 0) is returned, is for :meth:`feed`.
         """
         within = self._pdu_left or self._header or self._skipping or self.data_set_context
-        if within or not self.plain or len(view) < _DATA_HEADER_SIZE:
+        if within or not self.plain or len(view) < DATA_HEADER_SIZE:
             return 0, 0
         header = _unpack_data_header(view)
         if header != self._command_header:
@@ -154,7 +153,7 @@ class PDUReader:
             if not whole or pdu_type != P_DATA_TF or room > (self._max_length or room):
                 return 0, 0
             self._command_header = header  # those of one peer are much alike
-            self._command = context_id, _HEADER_SIZE + room
+            self._command = context_id, HEADER_SIZE + room
         return self._command if self._command[1] <= len(view) else (0, 0)
 
     def find_pdu(self, view: memoryview) -> tuple[int, int]:
@@ -162,10 +161,10 @@ class PDUReader:
 
         As above, anything else is for :meth:`feed`: a PDU, too, that is longer than it may be.
         """
-        if self._pdu_left or self._header or self._skipping or len(view) < _HEADER_SIZE:
+        if self._pdu_left or self._header or self._skipping or len(view) < HEADER_SIZE:
             return 0, 0
         pdu_type, length = _unpack_header(view)
-        behind = _HEADER_SIZE + length
+        behind = HEADER_SIZE + length
         if behind > len(view) or (length != 4 and pdu_type not in (ASSOCIATE_RQ, ASSOCIATE_AC)):
             return 0, 0
         return (pdu_type, behind) if length <= ASSOCIATE_LIMIT else (0, 0)
@@ -183,15 +182,15 @@ class PDUReader:
         if left:
             if self._in_pdv and self._run and self._pdv_left == left and self._pdv == (awaited, False, False):
                 run = self._take_run(view, position, left, awaited)
-        elif len(view) - position >= _DATA_HEADER_SIZE:
+        elif len(view) - position >= DATA_HEADER_SIZE:
             pdu_type, room, length, context_id, control = _unpack_data_header(view, position)
             allowed = pdu_type == P_DATA_TF and room <= (self._max_length or room)
             if allowed and context_id == awaited and room == length + 4 > 6:  # one PDV, which is not empty
-                behind = position + _HEADER_SIZE + room
+                behind = position + HEADER_SIZE + room
                 if control & 3 == 2 and behind <= len(view):  # all of a data set that is small
                     self.data_set_context = None
-                    return behind, DataSetFragments([view[position + _DATA_HEADER_SIZE : behind]], True)
-                self._run = _HEADER_SIZE + room
+                    return behind, DataSetFragments([view[position + DATA_HEADER_SIZE : behind]], True)
+                self._run = HEADER_SIZE + room
                 run = self._take_run(view, position, 0, awaited)
         return run or self._data_set(view, position, awaited)
 
@@ -206,11 +205,11 @@ class PDUReader:
         """
         size, start, end = self._run, position + left, len(view)
         count, rest = divmod(end - start, size)
-        if rest < _DATA_HEADER_SIZE or not 0 <= count < FRAGMENTS - 1:
+        if rest < DATA_HEADER_SIZE or not 0 <= count < FRAGMENTS - 1:
             return None
         tail = end - rest
         header, unpack = _run_of(size, context_id)
-        is_last = view[tail : tail + _DATA_HEADER_SIZE] != header
+        is_last = view[tail : tail + DATA_HEADER_SIZE] != header
         if is_last and not _ends(view[tail:], size, context_id):
             return None
         if list(unpack(view[start:tail])).count((header,)) < count:
@@ -218,8 +217,8 @@ class PDUReader:
         fragments = _cut(view, start, size, tail)
         if left:
             fragments.insert(0, view[position:start])
-        if rest > _DATA_HEADER_SIZE:
-            fragments.append(view[tail + _DATA_HEADER_SIZE :])
+        if rest > DATA_HEADER_SIZE:
+            fragments.append(view[tail + DATA_HEADER_SIZE :])
         if is_last:
             self._pdv_left = self._pdu_left = 0
             self._in_pdv = False
@@ -232,7 +231,7 @@ class PDUReader:
 
     def _behind_header(self, view: memoryview) -> Iterator[Item]:
         # What completes the header is copied, and not the whole read.
-        size = _PDV_HEADER_SIZE if self._pdu_left else _HEADER_SIZE
+        size = PDV_HEADER_SIZE if self._pdu_left else HEADER_SIZE
         missing = size - len(self._header)
         if len(view) < missing:
             self._header += view
@@ -279,15 +278,15 @@ class PDUReader:
                 body, self._body = self._body, None
                 yield PDUBody(self._type, memoryview(body))
             elif self._pdu_left:
-                if self._pdu_left < _PDV_HEADER_SIZE:
+                if self._pdu_left < PDV_HEADER_SIZE:
                     yield self._refuse("a PDV item is shorter than its header")
-                elif available < _PDV_HEADER_SIZE:
+                elif available < PDV_HEADER_SIZE:
                     self._header = bytes(view[position:])
                     return
                 else:
                     length, context_id, control = PDV_HEADER.unpack_from(view, position)
-                    position += _PDV_HEADER_SIZE
-                    self._pdu_left -= _PDV_HEADER_SIZE
+                    position += PDV_HEADER_SIZE
+                    self._pdu_left -= PDV_HEADER_SIZE
                     # The length counts the context id and the control header as well.
                     self._pdv_left = length - 2
                     if 0 <= self._pdv_left <= self._pdu_left:
@@ -295,22 +294,22 @@ class PDUReader:
                         self._in_pdv = True
                     else:
                         yield self._refuse("a PDV item does not end inside its PDU")
-            elif available < _HEADER_SIZE:
+            elif available < HEADER_SIZE:
                 self._header = bytes(view[position:])
                 return
             else:
-                if self.plain and available >= _DATA_HEADER_SIZE:
+                if self.plain and available >= DATA_HEADER_SIZE:
                     pdu_type, room, length, context_id, control = _unpack_data_header(view, position)
-                    behind = position + _HEADER_SIZE + room
+                    behind = position + HEADER_SIZE + room
                     whole = room == length + 4 and length >= 2 and behind <= end
                     if whole and pdu_type == P_DATA_TF and room <= (self._max_length or room):
                         # One PDV and all of it, as commands come: there is nothing to remember.
-                        fragment = view[position + _DATA_HEADER_SIZE : behind]
+                        fragment = view[position + DATA_HEADER_SIZE : behind]
                         position = behind
                         yield PDVFragment(context_id, bool(control & 1), bool(control & 2), fragment, True)
                         continue
                 self._type, self._pdu_left = _unpack_header(view, position)
-                position += _HEADER_SIZE
+                position += HEADER_SIZE
                 yield from self._begin()
 
     def _data_set(self, view: memoryview, position: int, context_id: int) -> tuple[int, DataSetFragments]:
@@ -347,17 +346,17 @@ class PDUReader:
                     self.data_set_context = None
                     break
             if pdu_left:
-                if end - position < _PDV_HEADER_SIZE:
+                if end - position < PDV_HEADER_SIZE:
                     break
                 length, current, control = PDV_HEADER.unpack_from(view, position)
-                size, room = _PDV_HEADER_SIZE, pdu_left - _PDV_HEADER_SIZE
+                size, room = PDV_HEADER_SIZE, pdu_left - PDV_HEADER_SIZE
             else:
-                if end - position < _DATA_HEADER_SIZE:
+                if end - position < DATA_HEADER_SIZE:
                     break
                 pdu_type, room, length, current, control = _unpack_data_header(view, position)
                 if pdu_type != P_DATA_TF or room > limit:
                     break
-                size = _HEADER_SIZE + room
+                size = HEADER_SIZE + room
                 if (
                     position + size <= end
                     and current == context_id
@@ -371,7 +370,7 @@ class PDUReader:
                     continue
                 if room == length + 4 > 6:
                     self._run = size
-                size, room = _DATA_HEADER_SIZE, room - _PDV_HEADER_SIZE
+                size, room = DATA_HEADER_SIZE, room - PDV_HEADER_SIZE
             if current != context_id or control & 1 or not 0 <= length - 2 <= room:
                 break
             position += size
@@ -433,25 +432,25 @@ def _alike(view: memoryview, position: int, size: int, most: int) -> list[memory
 
 def _cut(view: memoryview, position: int, size: int, end: int) -> list[memoryview]:
     """Return what P-DATA-TFs hold that are of so many octets each, up to ``end``."""
-    starts = range(position + _DATA_HEADER_SIZE, end, size)
+    starts = range(position + DATA_HEADER_SIZE, end, size)
     return list(map(view.__getitem__, map(slice, starts, range(position + size, end + 1, size))))
 
 
 @lru_cache(maxsize=64)
 def _headers(size: int) -> Struct:
     """Return what takes the headers of P-DATA-TFs of so many octets."""
-    return Struct(f"{_DATA_HEADER_SIZE}s{size - _DATA_HEADER_SIZE}x")
+    return Struct(f"{DATA_HEADER_SIZE}s{size - DATA_HEADER_SIZE}x")
 
 
 @lru_cache(maxsize=64)
 def _run_of(size: int, context_id: int) -> tuple[bytes, Callable[[memoryview], Iterator[tuple[bytes]]]]:
     """Return the header of a P-DATA-TF of so many octets that does not end its data set; and as above."""
-    length = size - _HEADER_SIZE
+    length = size - HEADER_SIZE
     return DATA_HEADER.pack(P_DATA_TF, length, length - 4, context_id, 0), _headers(size).iter_unpack
 
 
 def _ends(view: memoryview, longest: int, context_id: int) -> bool:
     """Is this a P-DATA-TF that ends the data set?"""
     pdu_type, room, length, current, control = _unpack_data_header(view)
-    ends = room == length + 4 and control & 3 == 2 and len(view) == _HEADER_SIZE + room <= longest
+    ends = room == length + 4 and control & 3 == 2 and len(view) == HEADER_SIZE + room <= longest
     return bool(ends and pdu_type == P_DATA_TF and current == context_id)
