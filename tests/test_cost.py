@@ -95,6 +95,7 @@ class CostCase(ShellTestCase):
         self.accepts(Verification(), Storage(storage, observe=log), observe=log)
         self.peer = self.associates()
         self.store("1.2.1", 100)  # what is done once has been done
+        self.peer.transport.deliver(message(ECHO, echo_rq()))
 
     def store(self, uid: str, pixels: int) -> None:
         self.peer.transport.deliver(instance(uid, pixels), READ)
