@@ -11,6 +11,7 @@ to stable storage is always a thread's (``commits.py``).
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,6 +39,9 @@ HIGH_WATER = 4 << 20
 LOW_WATER = 1 << 20
 #: The same for all writers of a storage.
 TOTAL_WATER = 32 << 20
+#: And above this no instance is begun. What has come whole waits though its sender has gone: who gives up and
+#: comes again, while the disk stands still, would leave that behind each time.
+FLOOD = 128 << 20
 
 #: A write by the reactor thread that takes longer makes the next ones go to a thread, in seconds.
 SLOW = 0.05
@@ -91,8 +95,8 @@ class FileStorage:
         self.observe = events.guarded(observe)
         self.tells_of_kept = events.wants(observe, events.InstanceKept)
         self.backlog = Total(TOTAL_WATER)  #: what waits for the disk
-        #: what is being named: of two of one name, the last that is told of is the last that got it
-        self.naming = InTurn()
+        #: what is being kept, by its name: of two, that of which all came last is the last that gets it
+        self.keeping = InTurn(reactor)
         self._slow = 0  # how many jobs have yet to be quick
         self._done = reactor.seconds()  # when the last job was
         #: what makes files durable, where something is to
@@ -122,13 +126,21 @@ class FileStorage:
         self._done = self.reactor.seconds() if now is None else now
 
     def open(self, instance: Instance) -> Deferred[IInstanceWriter]:
-        """Nothing touches the disk before the first fragment does."""
-        return succeed(FileWriter(self, instance, self._file(instance)))
+        """Nothing touches the disk before the first fragment does.
+
+        Fails with an OSError, which is answered with 0xA700, while too much waits for the disk.
+        """
+        file = self._file(instance)
+        if self.backlog.octets > FLOOD:
+            error = OSError(errno.ENOBUFS, "too much waits for the disk")
+            self.tell_of_failure(instance, file, error)
+            return fail(error)
+        return succeed(FileWriter(self, instance, file))
 
     @property
     def immediate(self) -> bool:
         """Is nothing synced, and the disk quick?"""
-        return self._keeps and not self.naming and not self.slow_at(self.reactor.seconds())
+        return self._keeps and not self.keeping and not self.slow_at(self.reactor.seconds())
 
     def keep(self, instance: Instance, data_set: Sequence[bytes | memoryview]) -> None:
         file = self._file(instance)
@@ -221,21 +233,16 @@ class FileWriter:
 
     def commit(self) -> Deferred[None]:
         storage = self._storage
-        waits = storage.slow or storage.naming or self._in_thread or self._backlog or self._error
+        waits = storage.slow or storage.keeping or self._in_thread or self._backlog or self._error
         if storage.commits is None and not waits:
             return maybeDeferred(self._keep_at_once)
+        nameless: Failure | None = None
+        try:
+            self._name()
+        except Exception:
+            nameless = Failure()  # type: ignore[no-untyped-call]
         # Who waits may be cancelled; the keeping goes on behind.
-        kept: Deferred[None] = Deferred()
-
-        def keep() -> None:
-            if self._error is not None:
-                kept.errback(self._error)
-            else:
-                self._keep().addCallbacks(self._kept, self._not_kept).chainDeferred(kept)
-
-        self._finish = keep
-        self._next()
-        return kept
+        return storage.keeping.run(self._file.name, partial(self._keep_when_written, nameless))
 
     def abort(self) -> Deferred[None]:
         gone: Deferred[None] = Deferred()
@@ -275,13 +282,23 @@ class FileWriter:
         if not self._storage.by_default:  # else the file has had that name from the beginning
             self._file.name = self._storage.name(self._instance)
 
+    def _keep_when_written(self, nameless: Failure | None) -> Deferred[None]:
+        kept: Deferred[None] = Deferred()
+
+        def keep() -> None:
+            if self._error is not None:
+                kept.errback(self._error)
+            else:
+                keeping = self._keep() if nameless is None else fail(nameless)
+                keeping.addCallbacks(self._kept, self._not_kept).chainDeferred(kept)
+
+        self._finish = keep
+        self._next()
+        return kept
+
     def _keep(self) -> Deferred[Kept]:
-        try:
-            self._name()
-        except Exception:
-            return fail()
         if self._storage.commits is None:
-            return self._storage.naming.run(self._file.name, partial(self._run, self._file.keep))
+            return self._run(self._file.keep)
         self._in_thread = True
         return self._storage.commits.keep(self._file).addBoth(self._out_of_thread)
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dicomnode.errors import OperationFailed
@@ -92,17 +93,21 @@ async def _go_on(coroutine: Coroutine[Any, Any, _T], awaited: Any, context: Cont
 class InTurn:
     """Does what concerns the same one after the other, and each once it is known what became of the last.
 
-    It is true while anything is being done.
+    It is true while anything is being done. What has had to wait is done in a turn of the reactor of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
         self._waiting: dict[str, deque[tuple[Callable[[], Deferred[Any]], Deferred[Any]]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def run(self, what: str, job: Callable[[], Deferred[_T]]) -> Deferred[_T]:
-        """Do a job that concerns ``what``; fire with what it comes to, before the next is begun."""
+        """Do a job that concerns ``what``; fire with what it comes to, before the next is begun.
+
+        Who gives up waiting is told so; the job is done all the same.
+        """
         done: Deferred[_T] = Deferred()
         waiting = self._waiting.setdefault(what, deque())
         waiting.append((job, done))
@@ -119,7 +124,7 @@ class InTurn:
         waiting = self._waiting[what]
         waiting.popleft()
         if waiting:
-            self._begin(what)
+            self._clock.callLater(0, self._begin, what)
         else:
             del self._waiting[what]
 

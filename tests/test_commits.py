@@ -335,12 +335,16 @@ class GroupTests(CommitCase):
         self.assertEqual(self.steps(), ["fsync part", "replace 1.2.2", "fsync B", "fsync root"])
 
     def test_two_of_one_name(self) -> None:
-        """Of two writers of one name in one group, the last wins, whole."""
+        """Of two writers of one name, the second is in the next group, and wins, whole."""
         self.commits(self.storage, "1.2.0")
         one = self.commits(self.storage, data=b"one" * 100)
         other = self.commits(self.storage, data=b"other")
         self.pool.run()
         self.successResultOf(one)
+        self.assertEqual(self.data_set(), b"one" * 100)
+        self.assertNoResult(other)
+        self.reactor.advance(0)
+        self.pool.run()
         self.successResultOf(other)
         self.assertEqual(self.data_set(), b"other")
         self.assertEqual(
@@ -349,7 +353,7 @@ class GroupTests(CommitCase):
         )
 
     def test_two_of_one_name_refused(self) -> None:
-        """Where the first keeps the name, the second of one group is dropped, or refused."""
+        """Where the first keeps the name, the second is dropped, or refused."""
         for on_duplicate in (OnDuplicate.KEEP, OnDuplicate.REFUSE):
             storage = self.make_storage(Sync.FULL, on_duplicate=on_duplicate)
             uid = f"1.2.{len(on_duplicate.value)}"
@@ -357,6 +361,8 @@ class GroupTests(CommitCase):
             one, other = self.commits(storage, uid, b"one"), self.commits(storage, uid, b"other")
             self.pool.run()
             self.successResultOf(one)
+            self.reactor.advance(0)
+            self.pool.run()
             if on_duplicate is OnDuplicate.REFUSE:
                 self.assertEqual(self.failureResultOf(other, OperationFailed).value.status, 0x0111)
             else:

@@ -503,7 +503,9 @@ class SameMomentTests(PeerCase):
                     for peer, fragment in zip(peers, (b"a", b"b"), strict=True):
                         peer._core.send_data_set(1, fragment * 100, last=last)
                         peer.exchange()
-                self.pool.run()
+                for _ in peers:  # one after the other
+                    self.pool.run()
+                    self.reactor.advance(0)
                 for peer in peers:
                     peer.exchange()
                 self.assertEqual([peer.response.status for peer in peers], statuses)
@@ -521,8 +523,8 @@ class NamingTests(FileStorageCase):
         names: list[str] = []
         self.storage = self.make_storage(name=lambda what: names[0])
         writer = self.busy()
-        committing = writer.commit()
         names.append("later")
+        committing = writer.commit()
         self.pool.run()
         self.successResultOf(committing)
         self.assertEqual(self.files(), ["later"])

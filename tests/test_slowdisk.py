@@ -116,7 +116,7 @@ class SlowDiskTests(FileStorageCase):
 
     def test_one_name(self) -> None:
         """Of two that threads give one name, the one that is told of last is the one that is there."""
-        self.patch(filestore, "QUICK_JOBS", 5)
+        self.patch(filestore, "QUICK_JOBS", 6)
         self.storage.took(2 * SLOW)
         told: list[int] = []
         writers = [self.open(), self.open(), self.open(instance("1.2.4"))]
@@ -129,15 +129,61 @@ class SlowDiskTests(FileStorageCase):
         self.pool.run(2)
         self.assertEqual(told, [0, 2])
         self.assertEqual(self.data_set()[-1:], b"0")
-        # The disk is quick again, and others commit where nobody waits for it: but not those of this name.
+        self.reactor.advance(0)
+        # Others commit where nobody waits for the disk, once that is quick again: but not those of this name.
+        self.storage.took(0.0)
         other = self.open()
         other.write(b"3")
         other.commit().addCallback(lambda _: told.append(3))
         self.assertFalse(self.storage.slow)
         self.assertFalse(self.storage.immediate)
         self.pool.run()
+        self.assertEqual(told, [0, 2, 1])
+        self.reactor.advance(0)
         self.assertEqual(told, [0, 2, 1, 3])
         self.assertEqual(self.data_set()[-1:], b"3")
+
+    def test_complete_first(self) -> None:
+        """What was complete first is kept first, though it is written last: as when its sender has gone."""
+        for sync in Sync:
+            self.disk.recovers()
+            self.storage = self.make_storage(sync)
+            self.storage.took(2 * SLOW)
+            first, second = self.open(), self.open()
+            first.write(b"first")
+            keeping = first.commit()
+            keeping.cancel()
+            self.failureResultOf(keeping, CancelledError)
+            second.write(b"second")
+            committing = second.commit()
+            late = self.pool.jobs.popleft()
+            self.pool.run()
+            self.assertNoResult(committing)
+            late()
+            for _ in range(2):
+                self.pool.run()
+                self.reactor.advance(0)
+            self.successResultOf(committing)
+            self.assertEqual(self.data_set(), b"second")
+            self.assertEqual(self.files(), ["CT.1.2.3"])
+
+    def test_flood(self) -> None:
+        """While too much waits for a disk that stands still, no more is begun; then it is again."""
+        self.patch(filestore, "FLOOD", 12_000)
+        writers = [self.busy()]
+        for number in range(4):
+            writers.append(self.open(instance(f"1.3.{number}")))
+            writers[-1].write(bytes(3000))
+        refused = self.failureResultOf(self.storage.open(instance("1.2.9")), OSError)
+        self.assertEqual(refused.value.strerror, "too much waits for the disk")
+        (told,) = self.recorder.of(InstanceNotKept)
+        self.assertIs(told.error, refused.value)
+        self.pool.run(2)
+        writers.append(self.open(instance("1.2.9")))
+        for writer in writers:
+            aborting = writer.abort()
+            self.pool.run()
+            self.successResultOf(aborting)
 
     def test_stalled_sync(self) -> None:
         """While a sync has been running for long, nothing is written by the reactor thread; then it is."""

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -116,7 +117,8 @@ class InTurnTests(SynchronousTestCase):
     """What concerns the same is done one after the other."""
 
     def setUp(self) -> None:
-        self.in_turn = InTurn()
+        self.clock = Clock()
+        self.in_turn = InTurn(self.clock)
         self.going: dict[str, Deferred[str]] = {}
         self.told: list[str] = []
 
@@ -143,8 +145,10 @@ class InTurnTests(SynchronousTestCase):
         self.going["first"].errback(ValueError("no"))
         self.assertEqual(self.told, ["other: done", "first: ValueError"])
         self.assertNotIn("third", self.going)
-        self.going["second"].callback("done")
-        self.going["third"].callback("done")
+        self.assertNotIn("second", self.going)
+        for name in ("second", "third"):
+            self.clock.advance(0)
+            self.going[name].callback("done")
         self.assertEqual(self.told[2:], ["second: done", "third: done"])
         self.assertFalse(self.in_turn)
 
@@ -159,9 +163,27 @@ class InTurnTests(SynchronousTestCase):
 
         self.in_turn.run("a", lambda: first).addCallback(again)
         first.callback(None)
+        self.assertEqual(done, [1])
+        self.clock.advance(0)
         self.assertEqual(done, [1, 2])
         self.assertFalse(self.in_turn)
         self.assertEqual(self.successResultOf(self.in_turn.run("a", lambda: succeed(3))), 3)
+
+    def test_many(self) -> None:
+        """However many wait, each has a turn of the reactor of its own."""
+        first: Deferred[int] = Deferred()
+        self.in_turn.run("a", lambda: first)
+        done: list[int] = []
+        for number in range(3000):
+            self.in_turn.run("a", lambda number=number: succeed(number)).addCallback(done.append)
+        first.callback(0)
+        for number in range(3000):
+            self.assertEqual(done, list(range(number)))
+            (due,) = self.clock.calls
+            self.clock.calls.remove(due)
+            due.func(*due.args)
+        self.assertEqual(len(done), 3000)
+        self.assertFalse(self.in_turn)
 
 
 class OnceTests(SynchronousTestCase):
