@@ -73,9 +73,9 @@ class Gate:
 
     def release(self) -> None:
         """Read on, unless there is a reason not to."""
-        if self._held and not self._reasons and self._open:
+        held, self._held = self._held, False  # to resume may bring what closes it again
+        if held and not self._reasons and self._open:
             self._wire.resume()
-        self._held = False
 
     def established(self) -> None:
         """There is an association: what is read from here on may have to be answered."""

@@ -227,9 +227,9 @@ class Walking(Between):
     def _settle(self) -> None:
         """Say that the walk has seen all, if it has, to whoever waits for that."""
         if self._finished is not None and not self.behind:
-            self._context.run(self._let_go)
             finished, self._finished = self._finished, None
-            self._context.run(finished.callback, self._failure)
+            self._context.copy().run(self._let_go)
+            self._context.copy().run(finished.callback, self._failure)
 
 
 class PassingWalking(Walking):

@@ -119,6 +119,24 @@ class GateTests(ShellTestCase):
         self.assertEqual(consumer.data, b"112233445566")
         self.assertResponses(peer, 0x0000)
 
+    def test_closed_when_released(self) -> None:
+        """What is delivered the moment that it reads on may be a reason not to."""
+
+        class Eager(Transport):
+            def resumeProducing(self) -> None:
+                super().resumeProducing()
+                gate.close("reason")
+
+        peer = self.associates()
+        gate = peer.association._gate
+        peer.transport.__class__ = Eager
+        gate.hold()
+        gate.release()
+        self.assertReading(peer, False)
+        peer.transport.__class__ = Transport
+        gate.open("reason")
+        self.assertReading(peer)
+
     def test_pauses_are_observed(self) -> None:
         """Each pause is observed once, and each end of one, however often a writer says so."""
         peer = self.associates()

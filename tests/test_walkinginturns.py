@@ -164,6 +164,24 @@ class WalkingTests(InTurnsCase):
                 self.assertIsNone(self.writer.producer)
             self.assertEqual(self.producer.told, ["pause"], "it has gone")
 
+    def test_stops_when_unregistered(self) -> None:
+        """A writer may say that it wants no more when it is given none."""
+        unregister = self.writer.unregisterProducer
+
+        def stopping() -> None:
+            self.walking.stopProducing()
+            unregister()
+
+        self.patch(self.writer, "unregisterProducer", stopping)
+        self.walking.write(DATA)
+        self.walking.unregisterProducer()
+        finished = self.walking.finished()
+        assert finished is not None
+        while self.turn():
+            pass
+        self.successResultOf(finished)
+        self.assertIsNone(self.writer.producer)
+
     def test_failing(self) -> None:
         """Where the writer, or the walk, fails in a later turn, it has not seen all."""
         for at_the_end in (True, False):
