@@ -20,7 +20,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import CannotListenError, ProcessExitedAlready
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,6 +34,10 @@ STEADY = 10.0
 
 #: How long to wait before there is another for one that died: the first time, and at most.
 DELAY, LONGEST_DELAY = 1.0, 60.0
+
+#: For so long beyond their grace workers that stop are waited for, in seconds: one whose reactor waits for a
+#: disk itself does not see that the grace is over.
+OVERDUE = 5.0
 
 #: Octets of a worker's that are kept until it is ready, or its line is whole.
 KEPT = 1 << 16
@@ -176,6 +180,7 @@ class Workers(Factory):
         self._number = 0
         self._has_failed = False
         self._draining: list[Deferred[None]] = []
+        self._overdue: IDelayedCall | None = None  # when those that stop are to end at once
 
     def buildProtocol(self, addr: Any) -> None:
         """Accept no one: that is for workers."""
@@ -195,13 +200,15 @@ class Workers(Factory):
     def drain(self, grace: float) -> Deferred[None]:
         """Have all stop, within the grace that they know of; if they stop already, at once.
 
+        :param grace: how long that is, in seconds; those that are left a while after that end at once.
+
         :return: fires when none is left.
         """
         if self._draining:
-            for worker in self._workers.values():
-                worker.hasten()
+            self._hasten()
         else:
             self.order("stop")
+            self._overdue = self._reactor.callLater(grace + OVERDUE, self._hasten)
         for waiting in self._waiting.values():
             waiting.cancel()
         self._waiting.clear()
@@ -210,8 +217,14 @@ class Workers(Factory):
         self._all_ended()
         return drained
 
+    def _hasten(self) -> None:
+        for worker in self._workers.values():
+            worker.hasten()
+
     def _all_ended(self) -> None:
         if self._draining and not self._workers:
+            if self._overdue is not None and self._overdue.active():
+                self._overdue.cancel()
             for drained in self._draining:
                 if not drained.called:
                     drained.callback(None)

@@ -29,6 +29,7 @@ from dicomnode.workers import (
     LEDGER,
     LONGEST_DELAY,
     ORDERS,
+    OVERDUE,
     REPORTS,
     SOCKETS,
     STDERR,
@@ -277,7 +278,7 @@ class LineTests(WorkersCase):
 
     def test_bounded(self) -> None:
         """Of what never ends, the end is kept."""
-        one, _ = self.start()
+        one, other = self.start()
         one.says(b"x" * KEPT)
         one.says(b"y\n")
         self.assertEqual(len(self.relayed[0]), KEPT + 2)
@@ -285,6 +286,7 @@ class LineTests(WorkersCase):
         self.drain()
         one.ends()
         self.assertEqual(len(self.relayed[1]), KEPT + 1)
+        other.ends()
 
 
 class Heard:
@@ -402,6 +404,19 @@ class StopTests(WorkersCase):
         self.successResultOf(hastened)
         self.assertEqual(len(self.seen.events), 2)
         self.successResultOf(self.drain())
+
+    def test_overdue(self) -> None:
+        """One that is still there when the grace is long over is to end at once."""
+        one, other = self.start()
+        drained = self.drain()
+        other.ends()
+        self.reactor.advance(5 + OVERDUE - 0.1)
+        self.assertEqual(one.signals, [])
+        self.reactor.advance(0.1)
+        self.assertEqual((one.signals, other.signals), ([HASTEN], []))
+        one.ends(1)
+        self.successResultOf(drained)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_order(self) -> None:
         """All are told; one that does not listen any more is no reason to fail."""
