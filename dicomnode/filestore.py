@@ -40,8 +40,10 @@ LOW_WATER = 1 << 20
 #: The same for all writers of a storage.
 TOTAL_WATER = 32 << 20
 #: And above this no instance is begun. What has come whole waits though its sender has gone: who gives up and
-#: comes again, while the disk stands still, would leave that behind each time.
+#: comes again, while the disk stands still, would leave that behind each time; and ``INSTANCE`` besides its
+#: octets, for the writer, the operation and the association.
 FLOOD = 128 << 20
+INSTANCE = 16 << 10
 
 #: A write by the reactor thread that takes longer makes the next ones go to a thread, in seconds.
 SLOW = 0.05
@@ -131,7 +133,7 @@ class FileStorage:
         Fails with an OSError, which is answered with 0xA700, while too much waits for the disk.
         """
         file = self._file(instance)
-        if self.backlog.octets > FLOOD:
+        if self.backlog.octets + INSTANCE * len(self.keeping) > FLOOD:
             error = OSError(errno.ENOBUFS, "too much waits for the disk")
             self.tell_of_failure(instance, file, error)
             return fail(error)

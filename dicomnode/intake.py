@@ -261,7 +261,7 @@ class Intake:
         Where there are as many as there may be; while one takes turns, for no more of it comes, but another
         would take as many; and while the same instance is being stored, for the last that is sent is to be
         what is kept. Not where we await a response, which may be behind it: what is too much is refused
-        instead.
+        instead, and the same instance is stored beside the other.
         """
         operations = self._operations
         unanswered = operations.unanswered

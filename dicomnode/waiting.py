@@ -93,15 +93,16 @@ async def _go_on(coroutine: Coroutine[Any, Any, _T], awaited: Any, context: Cont
 class InTurn:
     """Does what concerns the same one after the other, and each once it is known what became of the last.
 
-    It is true while anything is being done. What has had to wait is done in a turn of the reactor of its own.
+    Its length is how much is to be done. What has had to wait is done in a turn of the reactor of its own.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self._jobs = 0
         self._waiting: dict[str, deque[tuple[Callable[[], Deferred[Any]], Deferred[Any]]]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return self._jobs
 
     def run(self, what: str, job: Callable[[], Deferred[_T]]) -> Deferred[_T]:
         """Do a job that concerns ``what``; fire with what it comes to, before the next is begun.
@@ -111,6 +112,7 @@ class InTurn:
         done: Deferred[_T] = Deferred()
         waiting = self._waiting.setdefault(what, deque())
         waiting.append((job, done))
+        self._jobs += 1
         if len(waiting) == 1:
             self._begin(what)
         return done
@@ -123,6 +125,7 @@ class InTurn:
         done.callback(result)  # a Failure makes it fail
         waiting = self._waiting[what]
         waiting.popleft()
+        self._jobs -= 1
         if waiting:
             self._clock.callLater(0, self._begin, what)
         else:

@@ -12,6 +12,7 @@ from dicomnode.commits import STALLED, Sync
 from dicomnode.events import InstanceKept, InstanceNotKept
 from dicomnode.filestore import (
     HIGH_WATER,
+    INSTANCE,
     LOW_WATER,
     QUICK_JOBS,
     SLOW,
@@ -182,6 +183,22 @@ class SlowDiskTests(FileStorageCase):
         writers.append(self.open(instance("1.2.9")))
         for writer in writers:
             aborting = writer.abort()
+            self.pool.run()
+            self.successResultOf(aborting)
+
+    def test_flood_of_small_ones(self) -> None:
+        """However small they are, and whatever is waited for: so does each instance that is to be kept."""
+        self.patch(filestore, "FLOOD", 3 * INSTANCE)
+        for sync in (Sync.NONE, Sync.FULL):
+            self.storage = self.make_storage(sync)
+            self.storage.took(2 * SLOW)
+            kept = [self.open(instance(f"1.3.{number}")).commit() for number in range(4)]
+            self.failureResultOf(self.storage.open(instance("1.2.9")), OSError)
+            for _ in range(2):
+                self.pool.run()
+            for committing in kept:
+                self.successResultOf(committing)
+            aborting = self.open().abort()
             self.pool.run()
             self.successResultOf(aborting)
 

@@ -139,7 +139,7 @@ class InTurnTests(SynchronousTestCase):
         self.assertFalse(self.in_turn)
         for what, name in (("a", "first"), ("a", "second"), ("b", "other"), ("a", "third")):
             self.run_(what, name)
-        self.assertTrue(self.in_turn)
+        self.assertEqual(len(self.in_turn), 4)
         self.assertEqual(set(self.going), {"first", "other"})
         self.going["other"].callback("done")
         self.going["first"].errback(ValueError("no"))
