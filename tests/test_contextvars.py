@@ -81,10 +81,10 @@ class ContextTests(InTurnsCase):
         self.pool = Pool()
         self.storage = Setting()
 
-    def associate(self, service: type[Storage]) -> Peer:
+    def associate(self, service: type[Storage], transfer_syntax: str = EXPLICIT) -> Peer:
         threads = Threads(self.clock, cast(Any, self.pool))
         peer = Peer(Acceptor(self.clock, [service(self.storage, threads=threads)]))
-        peer.associates({CT_IMAGE_STORAGE: [EXPLICIT]})
+        peer.associates({CT_IMAGE_STORAGE: [transfer_syntax]})
         return peer
 
     def goes_on(self, peer: Peer) -> None:
@@ -105,27 +105,15 @@ class ContextTests(InTurnsCase):
     def test_however_walked(self) -> None:
         """The data set may be walked at once, in turns, or in threads; be whole, or not."""
         for service in (Storage, More):
-            for data, end in (
-                (data_set("1.2.3"), "commit"),
-                (DATA, "commit"),
-                (DATA[:-1], "abort"),
+            for transfer_syntax, data, end in (
+                (EXPLICIT, data_set("1.2.3"), "commit"),
+                (EXPLICIT, DATA, "commit"),
+                (EXPLICIT, DATA[:-1], "abort"),
+                (DEFLATED, OCTETS, "commit"),
+                (DEFLATED, OCTETS[:-8], "abort"),
             ):
                 self.storage = Setting()
-                peer = self.associate(service)
-                peer.transport.deliver(read(data))
-                self.goes_on(peer)
-                self.assertEqual(peer.response.status == 0, end == "commit")
-                self.assertSeen("1.2.3", end)
-                self.assertEqual(VARIABLE.get(), "outside")
-
-    def test_threads(self) -> None:
-        """So it is where threads walk it."""
-        for service in (Storage, More):
-            for data, end in ((OCTETS, "commit"), (OCTETS[:-8], "abort")):
-                self.storage = Setting()
-                threads = Threads(self.clock, cast(Any, self.pool))
-                peer = Peer(Acceptor(self.clock, [service(self.storage, threads=threads)]))
-                peer.associates({CT_IMAGE_STORAGE: [DEFLATED]})
+                peer = self.associate(service, transfer_syntax)
                 peer.transport.deliver(read(data))
                 self.goes_on(peer)
                 self.assertEqual(peer.response.status == 0, end == "commit")
