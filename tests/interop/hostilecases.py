@@ -16,6 +16,7 @@ from tests.interop.wire import (
     PDU,
     VERIFICATION,
     Peer,
+    a_abort,
 )
 
 #: By how much its memory may have grown in all, in octets: no PDU or data set of these tests fits in.
@@ -25,18 +26,11 @@ GROWTH = 24 << 20
 AT_ONCE = 1.0
 
 
-def a_abort(source: int, reason: int) -> PDU:
-    """Make the A-ABORT that is expected (PS3.8 Table 9-26)."""
-    return PDU(wire.ABORT, bytes((0, 0, source, reason)))
-
-
 def a_reject(result: int, source: int, reason: int) -> PDU:
     """Make the A-ASSOCIATE-RJ that is expected (PS3.8 Table 9-21)."""
     return PDU(wire.ASSOCIATE_RJ, bytes((0, result, source, reason)))
 
 
-#: Sent where there is no association yet (AA-1): its source is the service user, its reason not significant.
-ABORTED_BEFORE = a_abort(0, 0)
 UNRECOGNIZED_PDU, UNEXPECTED_PDU, UNEXPECTED_PARAMETER, INVALID_PARAMETER = (
     a_abort(2, reason) for reason in (1, 2, 5, 6)
 )

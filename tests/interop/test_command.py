@@ -22,6 +22,7 @@ from tests.interop.support import (
     free_port,
 )
 from tests.interop.wire import (
+    ABORTED,
     CT_IMAGE_STORAGE,
     DATA,
     DEFLATED_LE,
@@ -34,13 +35,13 @@ from tests.interop.wire import (
     PDU,
     VERIFICATION,
     Peer,
+    a_abort,
     data_set,
     p_data,
     pdv,
     store_rq,
 )
 
-ABORT = PDU(wire.ABORT, bytes(4))
 PRIVATE = "1.2.826.0.1.3680043.8.498.1"
 
 BOTH: Sequence[wire.Proposal] = (
@@ -97,7 +98,7 @@ class NetworkTests(InteropTestCase):
         with Peer(node.address) as silent, Peer(node.address) as idle:
             idle.associate()
             began = time.monotonic()
-            self.assertEqual(idle.read(), ABORT)
+            self.assertEqual(idle.read(), ABORTED)
             self.assertBetween(0.7, time.monotonic() - began, 3)
             silent.associate()
 
@@ -109,7 +110,7 @@ class NetworkTests(InteropTestCase):
             peer.associate()
             peer.send(p_data(pdv(1, LAST_COMMAND, store_rq("1.2.3"))))
             began = time.monotonic()
-            self.assertEqual(peer.read(), ABORT)
+            self.assertEqual(peer.read(), ABORTED)
             self.assertBetween(0.7, time.monotonic() - began, 3)
             self.assertEqual(idle.store("1.2.3")[wire.STATUS], 0)
 
@@ -138,7 +139,7 @@ class NetworkTests(InteropTestCase):
             )
             peer.send(p_data(pdv(1, LAST_COMMAND, store_rq("1.2.4"))))
             peer.send(p_data(pdv(1, DATA, bytes(4091))))
-            self.assertEqual(peer.read(), PDU(wire.ABORT, bytes((0, 0, 2, 6))))
+            self.assertEqual(peer.read(), a_abort(2, 6))
         self.assertEqual(node.files(), ["CT.1.2.3"])
 
     def test_max_pdu_default(self) -> None:
@@ -402,7 +403,7 @@ class LogTests(InteropTestCase):
             peer.release()
         with Peer(node.address) as peer:
             peer.send(wire.pdu(0x99, b""))
-            self.assertEqual(peer.read(), ABORT)
+            self.assertEqual(peer.read(), ABORTED)
 
     def said(self, *options: str, how: Sequence[str] = MODULE) -> list[str]:
         """Start the command, converse with it, stop it, and return the lines of its stderr."""

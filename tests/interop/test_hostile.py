@@ -13,7 +13,6 @@ from contextlib import ExitStack
 
 from tests.interop import wire
 from tests.interop.hostilecases import (
-    ABORTED_BEFORE,
     AT_ONCE,
     ENORMOUS,
     INVALID_PARAMETER,
@@ -25,6 +24,7 @@ from tests.interop.hostilecases import (
 )
 from tests.interop.support import Storescp, eventually, kept_running
 from tests.interop.wire import (
+    ABORTED,
     CT,
     CT_IMAGE_STORAGE,
     DATA,
@@ -49,20 +49,20 @@ class RequestTests(Unharmed):
 
     def test_unknown_pdu(self) -> None:
         """A PDU of an unknown type is aborted."""
-        self.assertAnswered(pdu(0x99, b"whatever"), ABORTED_BEFORE)
+        self.assertAnswered(pdu(0x99, b"whatever"), ABORTED)
 
     def test_not_dicom(self) -> None:
         """Who speaks another protocol is aborted."""
-        self.assertAnswered(b"GET / HTTP/1.1\r\nHost: example.invalid\r\n\r\n", ABORTED_BEFORE)
-        self.assertAnswered(bytes.fromhex("16030100c8010000c40303") + bytes(200), ABORTED_BEFORE)
+        self.assertAnswered(b"GET / HTTP/1.1\r\nHost: example.invalid\r\n\r\n", ABORTED)
+        self.assertAnswered(bytes.fromhex("16030100c8010000c40303") + bytes(200), ABORTED)
 
     def test_data_before(self) -> None:
         """P-DATA-TF without an association is aborted."""
-        self.assertAnswered(p_data(pdv(1, LAST_COMMAND, wire.echo_rq())), ABORTED_BEFORE)
+        self.assertAnswered(p_data(pdv(1, LAST_COMMAND, wire.echo_rq())), ABORTED)
 
     def test_release_before(self) -> None:
         """A-RELEASE-RQ without an association is aborted."""
-        self.assertAnswered(wire.release_rq(), ABORTED_BEFORE)
+        self.assertAnswered(wire.release_rq(), ABORTED)
 
     def test_abort_before(self) -> None:
         """A-ABORT without an association closes the connection."""
@@ -72,8 +72,8 @@ class RequestTests(Unharmed):
 
     def test_huge_request(self) -> None:
         """An A-ASSOCIATE-RQ of 10 MB is aborted; so is one that claims 4 GiB. Neither is kept."""
-        self.assertAnswered(pdu(wire.ASSOCIATE_RQ, bytes(10 << 20)), ABORTED_BEFORE)
-        self.assertAnswered(pdu(wire.ASSOCIATE_RQ, bytes(1 << 20), ENORMOUS), ABORTED_BEFORE)
+        self.assertAnswered(pdu(wire.ASSOCIATE_RQ, bytes(10 << 20)), ABORTED)
+        self.assertAnswered(pdu(wire.ASSOCIATE_RQ, bytes(1 << 20), ENORMOUS), ABORTED)
 
     def test_many_contexts(self) -> None:
         """The longest request that makes sense is answered: 128 contexts of 40 transfer syntaxes."""
@@ -88,18 +88,18 @@ class RequestTests(Unharmed):
         """An even, or a repeated, presentation context id is aborted."""
         for ids in ((2,), (0,), (1, 2), (1, 1), (1, 3, 1)):
             contexts = [(number, CT_IMAGE_STORAGE, (EXPLICIT_LE,)) for number in ids]
-            self.assertAnswered(wire.associate_rq(contexts), ABORTED_BEFORE)
+            self.assertAnswered(wire.associate_rq(contexts), ABORTED)
 
     def test_empty(self) -> None:
         """A PDU without its mandatory fields is aborted, whatever its type."""
         for kind in (*range(1, 5), 5, 6, 0):
-            self.assertAnswered(pdu(kind, b""), ABORTED_BEFORE)
+            self.assertAnswered(pdu(kind, b""), ABORTED)
 
     def test_truncated_items(self) -> None:
         """An A-ASSOCIATE-RQ whose items reach past its end is aborted."""
         whole = wire.associate_rq()
         for end in (6 + 67, 6 + 70, 100, 120, len(whole) - 1):
-            self.assertAnswered(pdu(wire.ASSOCIATE_RQ, whole[6:end]), ABORTED_BEFORE)
+            self.assertAnswered(pdu(wire.ASSOCIATE_RQ, whole[6:end]), ABORTED)
 
     def test_garbage(self) -> None:
         """An A-ASSOCIATE-RQ of garbage is answered, and no harm is done."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from tests.interop import wire
-from tests.interop.hostilecases import AT_ONCE, UNRECOGNIZED_PDU, Unharmed, a_abort
+from tests.interop.hostilecases import AT_ONCE, UNRECOGNIZED_PDU, Unharmed
 from tests.interop.support import Storescp, eventually, kept_running
 from tests.interop.wire import (
     CT,
@@ -21,6 +21,7 @@ from tests.interop.wire import (
     PDU,
     VERIFICATION,
     Peer,
+    a_abort,
     data_set,
     p_data,
     pdu,

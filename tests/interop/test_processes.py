@@ -19,9 +19,19 @@ from tests.interop.support import (
     eventually,
     run,
 )
-from tests.interop.wire import DATA, LAST_COMMAND, LAST_DATA, PDU, Peer, data_set, p_data, pdv, store_rq
+from tests.interop.wire import (
+    ABORTED,
+    DATA,
+    LAST_COMMAND,
+    LAST_DATA,
+    PDU,
+    Peer,
+    data_set,
+    p_data,
+    pdv,
+    store_rq,
+)
 
-ABORT = PDU(wire.ABORT, bytes(4))
 LIMIT = PDU(wire.ASSOCIATE_RJ, bytes((0, 2, 3, 2)))
 
 _STARTED = re.compile(r"^I: Worker (\d+) accepts associations \(process (\d+)\)$", re.MULTILINE)
@@ -239,7 +249,7 @@ class DeathTests(ProcessesCase):
         for peer, instance in zip(peers, ("1.2.3", "1.2.4"), strict=True):
             self.end(peer, instance)
             self.assertEqual(peer.response()[wire.STATUS], 0)
-            self.assertEqual(peer.read(), ABORT)
+            self.assertEqual(peer.read(), ABORTED)
             peer.socket.close()
         self.gone(*self.workers(node).values())
         self.assertEqual(node.files(), ["CT.1.2.3", "CT.1.2.4"])
@@ -268,11 +278,11 @@ class StopTests(ProcessesCase):
             else:
                 node.send_signal(number)
             for peer in peers[2:]:
-                self.assertEqual(peer.read(), ABORT)
+                self.assertEqual(peer.read(), ABORTED)
             for index in (0, 1):
                 self.end(peers[index], f"1.2.{index}")
                 self.assertEqual(peers[index].response()[wire.STATUS], 0)
-                self.assertEqual(peers[index].read(), ABORT)
+                self.assertEqual(peers[index].read(), ABORTED)
             for peer in peers:
                 peer.socket.close()
             ended = node.ended()
@@ -291,7 +301,7 @@ class StopTests(ProcessesCase):
         began = time.monotonic()
         node.send_signal(SIGTERM)
         for peer in peers:
-            self.assertEqual(peer.read(), ABORT)
+            self.assertEqual(peer.read(), ABORTED)
             peer.socket.close()
         self.assertEqual(node.ended().code, 0)
         self.assertLess(time.monotonic() - began, 10)
@@ -309,7 +319,7 @@ class StopTests(ProcessesCase):
         began = time.monotonic()
         node.send_signal(SIGTERM)
         for peer in peers:
-            self.assertEqual(peer.read(), ABORT)
+            self.assertEqual(peer.read(), ABORTED)
         self.assertEqual(node.ended().code, 1)
         self.assertLess(time.monotonic() - began, 8)
         self.gone(*self.workers(node).values())

@@ -21,19 +21,16 @@ from tests.interop.support import (
     run,
 )
 from tests.interop.wire import (
+    ABORTED,
     DATA,
     LAST_COMMAND,
     LAST_DATA,
-    PDU,
     Peer,
     data_set,
     p_data,
     pdv,
     store_rq,
 )
-
-#: What each association is told when the command stops (PS3.8 Table 9-26).
-ABORT = PDU(wire.ABORT, bytes(4))
 
 
 class StartTests(InteropTestCase):
@@ -173,13 +170,13 @@ class StopTests(InteropTestCase):
                 idle.associate()
                 node.send_signal(number)
                 # Whoever has nothing in flight is told at once.
-                self.assertEqual(idle.read(), ABORT)
+                self.assertEqual(idle.read(), ABORTED)
                 with self.assertRaises(ConnectionRefusedError):
                     Peer(node.address)
             for peer, instance in zip(peers, ("1.2.3", "1.2.4"), strict=True):
                 self.end(peer, instance)
                 self.assertEqual(peer.response()[wire.STATUS], 0)
-                self.assertEqual(peer.read(), ABORT)
+                self.assertEqual(peer.read(), ABORTED)
                 peer.socket.close()
             began = time.monotonic()
             ended = node.ended()
@@ -192,7 +189,7 @@ class StopTests(InteropTestCase):
         began = time.monotonic()
         peer = self.begun(node)
         node.send_signal(SIGTERM)
-        self.assertEqual(peer.read(), ABORT)
+        self.assertEqual(peer.read(), ABORTED)
         taken = time.monotonic() - began
         peer.socket.close()
         ended = node.ended()
@@ -218,7 +215,7 @@ class StopTests(InteropTestCase):
             began = time.monotonic()
             self.assertEqual(node.stop(SIGTERM).code, 0)
             self.assertLess(time.monotonic() - began, 4)
-            self.assertEqual(peer.rest(), [ABORT])
+            self.assertEqual(peer.rest(), [ABORTED])
 
     def test_nothing_in_flight(self) -> None:
         """Without anyone to wait for, it ends at once."""
@@ -240,7 +237,7 @@ class StopTests(InteropTestCase):
             time.sleep(0.2)
             self.end(peer)
             self.assertEqual(peer.response()[wire.STATUS], 0)
-            self.assertEqual(peer.read(), ABORT)
+            self.assertEqual(peer.read(), ABORTED)
             peer.socket.close()
             ended = node.ended()
             # Twisted's programs then end by the signal, so that whoever waits for them can see it.

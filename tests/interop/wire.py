@@ -153,6 +153,15 @@ class PDU(NamedTuple):
     body: bytes
 
 
+def a_abort(source: int, reason: int) -> PDU:
+    """Make the A-ABORT that is expected (PS3.8 Table 9-26)."""
+    return PDU(ABORT, bytes((0, 0, source, reason)))
+
+
+#: Where the service user aborts, and where there is no association yet (AA-1): the reason is not significant.
+ABORTED = a_abort(0, 0)
+
+
 def pdus(stream: bytes) -> Iterator[PDU]:
     """Cut a recorded stream into its PDUs."""
     position = 0
