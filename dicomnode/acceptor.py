@@ -189,7 +189,8 @@ class Acceptor(Factory):
     ) -> AssociateAC:
         if request.application_context != APPLICATION_CONTEXT:
             raise AssociationRejected(1, 1, 2, "the Application Context Name is not DICOM's")
-        allowed = await ask(self._policy, request, association.peer, certificate_of(association.transport))
+        peer = association.peer
+        allowed = await ask(self._policy, request, peer, certificate_of(association.transport))
         login = None
         if self._portal is not None:
             identity = request.user_information.user_identity
@@ -216,6 +217,6 @@ class Acceptor(Factory):
             association.tell(events.LoggedIn(association, login.name))
             information = replace(accepted.user_information, user_identity_response=login.response)
             accepted = replace(accepted, user_information=information)
-        self._slots.take(association)
+        self._slots.take(association, peer)
         self._not_half_open(association)
         return accepted

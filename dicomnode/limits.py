@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from twisted.internet.interfaces import IAddress
+
 from dicomnode.errors import AssociationRejected
 from dicomnode.interfaces import IAssociation
 from dicomnode.networks import address, host
@@ -57,12 +59,13 @@ class Slots:
     def connected(self) -> None:
         """There is a transport connection more, without a slot yet."""
 
-    def take(self, association: IAssociation) -> None:
+    def take(self, association: IAssociation, peer: IAddress) -> None:
         """Let an association have a slot, which is its own until it is freed.
+
+        :param peer: whose it is: to ask the association, its transport is asked.
 
         :raises dicomnode.errors.AssociationRejected: when there is none for it; it says who holds them.
         """
-        peer = association.peer
         holder = where, ae_title = host(peer), association.calling_ae_title
         limits = self._limits
         if limits.associations and len(self) >= limits.associations:

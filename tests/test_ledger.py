@@ -47,7 +47,7 @@ class LedgerCase(SynchronousTestCase):
     def take(self, slots: SharedSlots, *who: str | None) -> Any:
         association: Any = Association(*who)  # type: ignore[arg-type]
         slots.connected()
-        slots.take(association)
+        slots.take(association, association.peer)
         return association
 
     def assert_refused(self, slots: SharedSlots, why: str, *who: str | None) -> None:

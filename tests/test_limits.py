@@ -159,7 +159,7 @@ class SlotTests(LimitsCase):
         slots = Slots()
         self.limits()
         association = self.comes().association
-        slots.take(association)
+        slots.take(association, association.peer)
         self.assertEqual(len(slots), 1)
         for _ in range(2):
             slots.free(association)
