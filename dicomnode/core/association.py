@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from dicomnode.core import codec
 from dicomnode.core.command import Command
-from dicomnode.core.machine import ACTIONS, ARTIM_STATES, TRANSITIONS, Effect, Event, Role, State, step
+from dicomnode.core.machine import ACTIONS, ARTIM_STATES, STEPS, TRANSITIONS, Effect, Event, Role, State
 from dicomnode.core.negotiation import PresentationContext, agreed
 from dicomnode.core.pdu import (
     ABORT,
@@ -178,6 +178,7 @@ class Association:
         #: the presentation contexts agreed upon, by id
         self.contexts: dict[int, PresentationContext] = {}
         self.trace = trace
+        self._steps = STEPS[role]
         self._reader = PDUReader(max_length)
         self._to_send: list[bytes] = []
         self._request: AssociateRQ | None = None
@@ -283,7 +284,7 @@ class Association:
         That is what :meth:`receive` would have yielded, for a fraction of what that costs. Where it is
         anything but a message as messages come, None is returned, and nothing has been received.
         """
-        if self.state is not _ASSOCIATED:
+        if self.state is not _ASSOCIATED or not data or data[0] != P_DATA_TF:
             return None
         view = memoryview(data)
         context_id, behind = self._reader.find_command_set(view)
@@ -493,7 +494,7 @@ class Association:
         """Have an event happen, and return the action."""
         before = self.state
         try:
-            action, _, following = step(before, event, self.role)
+            action, _, following = self._steps[event, before]
         except KeyError:
             raise LocalProtocolError(f"{event.name} in {before.name.title()}") from None
         self.state = following

@@ -148,12 +148,15 @@ def _read(table: str) -> dict[tuple[Event, State], str]:
 #: :data:`TABLE_9_10`, by event and state; a cell that is empty there is absent here.
 TRANSITIONS = _read(TABLE_9_10)
 
-#: The same with what each action does, and leads to.
 _STEPS = {cell: (action, *ACTIONS[action]) for cell, action in TRANSITIONS.items()}
-_ACCEPTOR = Role.ACCEPTOR
-_STEPS_OF_ACCEPTOR = {
-    cell: (action, effect, State.STA10 if action == "AR-8" else following)
-    for cell, (action, effect, following) in _STEPS.items()
+
+#: The same, for each end, with what the action does, and the state that it leads to.
+STEPS = {
+    Role.REQUESTOR: _STEPS,
+    Role.ACCEPTOR: {
+        cell: (action, effect, State.STA10 if action == "AR-8" else following)
+        for cell, (action, effect, following) in _STEPS.items()
+    },
 }
 
 
@@ -162,6 +165,4 @@ def step(state: State, event: Event, role: Role) -> tuple[str, Effect, State]:
 
     :raises KeyError: when the cell is empty: the event cannot, or must not, happen in that state.
     """
-    if role is _ACCEPTOR:
-        return _STEPS_OF_ACCEPTOR[event, state]
-    return _STEPS[event, state]
+    return STEPS[role][event, state]
