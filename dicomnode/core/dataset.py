@@ -270,7 +270,7 @@ class Walk:
             What is deflated is walked without asking.
         :return: what has yet to be walked; nothing, unless that was enough.
         """
-        if self._inflater is not None:
+        if self._inflater is not None or (len(fragments) == 1 and len(fragments[0]) <= PIECE):
             for fragment in fragments:
                 self.feed(fragment)
             return ()
@@ -479,8 +479,8 @@ def text(value: bytes | memoryview) -> str:
 
     The Specific Character Set is left aside: UIDs need none, and other names do not need its tables.
     """
-    octets = bytes(value).rstrip(b"\0 ")
     try:
-        return octets.decode("utf-8")
+        decoded = str(value, "utf-8")
     except UnicodeDecodeError:
-        return octets.decode("latin-1")
+        decoded = str(value, "latin-1")
+    return decoded.rstrip("\0 ")
