@@ -110,8 +110,8 @@ class AssociationProtocol(Protocol):
             association.trace = self._stepped
         self._establishment = Establishment(self, self, association, partial(consider, self), request)
         self._ended = Once()
-        self._artim = Timer(clock, self._artim_expired)
-        self._silence = Silence(clock, self._silent)
+        self._timer = Timer(clock, self._expired)
+        self._silence = Silence(self._timer)
         self._operations = Operations(self, self, association, clock, self._silence, service_for)
 
     @property
@@ -218,8 +218,7 @@ class AssociationProtocol(Protocol):
             else AssociationLost(f"the transport connection was closed: {reason.getErrorMessage()}")
         )
         self._closing = False
-        self._artim.stop()
-        self._silence.stop()
+        self._timer.stop()
         if events.AssociationEnded in self.wanted:
             seconds = self.clock.seconds() - self._began
             self.tell(events.AssociationEnded(self, self._how, seconds, truncated))
@@ -460,14 +459,28 @@ class AssociationProtocol(Protocol):
         self._transport.unregisterProducer()
         self._transport.loseConnection()
 
-    # Timers: ARTIM follows from the state, silence from what is waited for
+    # The timer: it is ARTIM where that runs, which follows from the state, and else of silence, which
+    # follows from what is waited for
+
+    @property
+    def _awaits_close(self) -> bool:
+        """Is the timer ARTIM?
+
+        PS3.8 has it stopped where we close. But what we have yet to write may never be read, and TLS awaits
+        an answer: a connection that is being closed may stay, if the peer so wants.
+        """
+        return self._core.artim_running or self._closing
 
     def _set_artim(self, again: bool = False) -> None:
-        seconds = LINGER if self._draining else self._timeouts.acse
-        # PS3.8 has it stopped where we close. But what we have yet to write may never be read, and
-        # TLS awaits an answer: a connection that is being closed may stay, if the peer so wants.
-        needed = self._core.artim_running or self._closing
-        self._artim.wait(seconds if needed else 0.0, self._core.state, again=again)
+        if self._awaits_close:
+            seconds = LINGER if self._draining else self._timeouts.acse
+            self._timer.wait(seconds, self._core.state, again=again)
+
+    def _expired(self) -> None:
+        if self._awaits_close:
+            self._artim_expired()
+        else:
+            self._silent()
 
     def _artim_expired(self) -> None:
         given_up = self._closing or self._core.state is State.STA13
@@ -485,7 +498,7 @@ class AssociationProtocol(Protocol):
         idle = not (begun or self._operations.unanswered or self._invocations or gate.closed or gate.unread)
         if idle and core.state is _ASSOCIATED and not self._closed:
             self._silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
-        else:
+        elif not self._awaits_close:
             seconds, what = self._allowed_silence()
             self._silence.allow(seconds, (what, begun, gate.unread))
 

@@ -1,4 +1,4 @@
-"""How long an association waits: the timeouts, and the two timers that keep them."""
+"""How long an association waits: the timeouts, and the timer that keeps them."""
 
 from __future__ import annotations
 
@@ -88,11 +88,14 @@ class Timer:
 
 
 class Silence:
-    """Runs while the peer says nothing, or next to nothing: see :data:`MIN_PROGRESS`."""
+    """Has a timer run while the peer says nothing, or next to nothing: see :data:`MIN_PROGRESS`.
 
-    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+    :param timer: may be used for something else while the peer need not say anything.
+    """
+
+    def __init__(self, timer: Timer) -> None:
         self.octets = 0  #: that have come since it was started: who hears them adds them
-        self._timer = Timer(clock, expired)
+        self._timer = timer
 
     def came_on(self) -> None:
         """What the peer has said is a whole message, however short."""
@@ -112,7 +115,3 @@ class Silence:
         """
         if self._timer.wait(seconds, awaited, again=self.octets >= MIN_PROGRESS):
             self.octets = 0
-
-    def stop(self) -> None:
-        """The peer need not say anything any more."""
-        self._timer.stop()

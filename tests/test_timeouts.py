@@ -26,6 +26,7 @@ from tests.cases import (
     ECHO,
     FIND,
     QUERY,
+    TIMEOUTS,
     Policy,
     ShellTestCase,
     Waiting,
@@ -67,6 +68,23 @@ class ARTIMTests(ShellTestCase):
         peer.sends(REQUEST.encode())
         self.assertPatient()
         self.assertState(peer, State.STA3)
+
+    def test_one_timer(self) -> None:
+        """Where ARTIM does not run, the timer is that of silence: there is never a second one."""
+        peer = self.connects()
+        before = self.reactor.getDelayedCalls()
+        for sent, seconds in (
+            (REQUEST.encode(), TIMEOUTS.network),
+            (message(ECHO, echo_rq()), TIMEOUTS.network),
+            (ReleaseRQ().encode(), TIMEOUTS.acse),
+        ):
+            self.reactor.advance(1)
+            peer.transport.deliver(sent)
+            (after,) = self.reactor.getDelayedCalls()
+            self.assertEqual([after], before)
+            self.assertEqual(after.getTime() - self.reactor.seconds(), seconds)
+        peer.transport.lose()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_lingering_peer(self) -> None:
         """A peer that was sent an A-ABORT and does not close is dropped, read or unread."""

@@ -86,7 +86,7 @@ class SilenceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.expired = 0
-        self.silence = Silence(self.clock, self.expire)
+        self.silence = Silence(Timer(self.clock, self.expire))
         self.silence.allow(30, "message")
 
     def expire(self) -> None:
