@@ -200,7 +200,10 @@ class AssociationProtocol(Protocol):
         )
         self._core.transport_opened()
         self._establishment.opened()
-        self.pump()
+        if self._core.role is Role.ACCEPTOR:
+            self._wire.read()  # while we were getting ready, its request has most likely come
+        if self._state is _IDLE:  # it has not
+            self.pump()
 
     def dataReceived(self, data: bytes) -> None:
         self._intake.receive(data)

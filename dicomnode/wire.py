@@ -98,6 +98,14 @@ class Wire:
             if isinstance(bottom, FileDescriptor) and _QUICKACK is not None:
                 self._socket = cast(Any, bottom).getHandle()
 
+    def read(self) -> None:
+        """Read what has come already: the reactor would have to ask whether anything has.
+
+        Where the connection turns out to be lost, the reactor will find that, too.
+        """
+        if self._descriptor is not None:
+            self._descriptor.doRead()  # type: ignore[no-untyped-call]
+
     def write(self, data: bytes) -> None:
         """Write; at once, where nothing waits to be written before it.
 

@@ -152,8 +152,8 @@ class CallTests(CostCase):
             self.assertTrue(transport.taken().endswith(ReleaseRP().encode()))
             transport.lose()
 
-        self.assertCalls(625, associate)
-        self.assertCalls(333, associate)  # who proposes the same again
+        self.assertCalls(540, associate)
+        self.assertCalls(302, associate)  # who proposes the same again
 
 
 class CopyTests(CostCase):

@@ -22,6 +22,7 @@ from dicomnode.core.command import (
 )
 from dicomnode.core.machine import Role, State
 from dicomnode.core.pdu import (
+    ASSOCIATE_AC,
     Abort,
     AssociateRJ,
     ReleaseRP,
@@ -56,6 +57,7 @@ from tests.cases import (
     message,
     store_rq,
 )
+from tests.test_wire import Descriptor
 
 
 class PumpTests(ShellTestCase):
@@ -103,6 +105,21 @@ class PumpTests(ShellTestCase):
         (written,) = peer.transport.written
         self.assertEqual(written[-10:], ReleaseRP().encode())
         self.assertState(peer, State.STA13)
+
+    def test_request_that_has_come(self) -> None:
+        """A request that comes while the connection is taken up is answered at once."""
+        protocol = self.acceptor.buildProtocol(None)
+        assert protocol is not None
+
+        class Arrived(Descriptor):
+            def doRead(self) -> None:
+                protocol.dataReceived(REQUEST.encode())
+
+        arrived = Arrived()
+        protocol.makeConnection(arrived)
+        (sent,) = arrived.sent
+        self.assertEqual(sent[0], ASSOCIATE_AC)
+        protocol.connectionLost()
 
     def test_nothing_to_write(self) -> None:
         """Nothing is written where there is nothing to say."""

@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol
@@ -47,7 +48,11 @@ class Descriptor(FileDescriptor):  # type: ignore[misc]  # of ITCPTransport, onl
         self.takes: int | Exception = 1 << 20
         self.sent: list[bytes] = []
         self.no_delay = False
+        self.reads = 0
         self.socket = Socket()
+
+    def doRead(self) -> None:
+        self.reads += 1
 
     def writeSomeData(self, data: bytes) -> int | Exception:
         if isinstance(self.takes, Exception):
@@ -57,6 +62,9 @@ class Descriptor(FileDescriptor):  # type: ignore[misc]  # of ITCPTransport, onl
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         self.no_delay = enabled
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.1", 11112)
 
     def getHandle(self) -> Socket:
         return self.socket
@@ -87,6 +95,16 @@ class WireTests(SynchronousTestCase):
     def test_no_delay(self) -> None:
         """A small response does not wait for the acknowledgement of another."""
         self.assertTrue(self.descriptor.no_delay)
+
+    def test_read(self) -> None:
+        """What has come is read at once, but not past whatever is between: that has an order of its own."""
+        self.wire.read()
+        self.assertEqual(self.descriptor.reads, 1)
+        wrapped = Descriptor()
+        wrapper = ProtocolWrapper(WrappingFactory(Factory.forProtocol(Protocol)), Protocol())
+        wrapper.makeConnection(wrapped)
+        self.wired(wrapper).read()
+        self.assertEqual(wrapped.reads, 0)
 
     def test_rest(self) -> None:
         """What the socket does not take follows as soon as it can."""
