@@ -11,6 +11,8 @@ run with ``TCP_NODELAY=1``: as shipped DCMTK answers 22 operations a second, wha
 are emptied as soon as they have been checked, and deleted at the end of the run; the next one, on the
 same file system, had better be six minutes later (``servers.running`` says why).
 
+Free memory is touched before that (``memory.py`` says why).
+
 ``--calibrate`` measures the load generator, too, with a peer that throws away what it is sent: it is
 to be at least three times as fast as what it measures.
 """
@@ -29,6 +31,7 @@ from pathlib import Path
 from tests.benchmarks import report
 from tests.benchmarks.files import Inexact
 from tests.benchmarks.load import Refused
+from tests.benchmarks.memory import touch_all
 from tests.benchmarks.scenarios import QUICK, SCENARIOS, Load, Scale, Scenario
 from tests.benchmarks.servers import SERVERS, Server, discarding, keeping, missing, running
 from tests.benchmarks.workers import Failed
@@ -87,6 +90,8 @@ def main() -> None:
     rounds = arguments.rounds or (1 if arguments.quick else 3)
     scale = QUICK if arguments.quick else Scale()
     directory = arguments.directory or Path(tempfile.gettempdir())
+    if not arguments.quick:
+        touch_all()
     with keeping(directory) as none, keeping(arguments.disk or directory) as sync:
         compare(arguments, rounds, scale, {"none": none, "sync": sync})
 
