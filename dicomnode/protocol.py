@@ -24,27 +24,20 @@ from dicomnode.core.command import CCancelRQ, Command, Request, Response
 from dicomnode.core.machine import Event, Role, State
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRQ
-from dicomnode.errors import (
-    AssociationAborted,
-    AssociationLost,
-    AssociationTimedOut,
-    LocalProtocolError,
-)
+from dicomnode.errors import AssociationAborted, AssociationLost, LocalProtocolError
 from dicomnode.establishment import Establishment, nobody
 from dicomnode.gate import Gate
 from dicomnode.intake import Intake
 from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
 from dicomnode.invocation import Invocations, Prepare, invoking
-from dicomnode.performing import ANSWERING, Operations
-from dicomnode.timers import LINGER, Silence, Timeouts, Timer
+from dicomnode.patience import Patience
+from dicomnode.performing import Operations
+from dicomnode.timers import Timeouts
 from dicomnode.waiting import Once
 from dicomnode.wire import ITransport, Reads, Wire
 
 # To look up a member of an enumeration takes longer than what is done with it.
 _IDLE, _ASSOCIATED = State.STA1, State.STA6
-_CONSIDERING = State.STA3
-#: The peer's answer to A-ASSOCIATE-RQ, or to A-RELEASE-RQ, is awaited.
-_AWAITING_ANSWER = frozenset((State.STA5, State.STA7, State.STA10, State.STA11))
 _RELEASED_BY_PEER = frozenset((State.STA8, State.STA9, State.STA12))
 
 _log = Logger()  # for what an observer cannot be told: its own failure
@@ -71,7 +64,6 @@ class AssociationProtocol(Protocol):
     _intake: Intake
     _releasing: Deferred[None] | None = None
     _release_due = False  # once what was invoked is answered
-    _draining = False
     _how = "never"
     _began = 0.0
 
@@ -97,21 +89,19 @@ class AssociationProtocol(Protocol):
         self._core = association
         # What is looked at behind each message is found on the instance five times as fast.
         self._state = State.STA1  # for which ARTIM was set
-        self._closing = self._closed = self.observer_failed = False
-        self._invocations: Invocations | None = None  # it has none that has never invoked anything
+        self.closing = self.closed = self.draining = self.observer_failed = False
+        self.invocations: Invocations | None = None  #: it has none that has never invoked anything
         self.clock = clock
         self._on_closed = closed
-        self._timeouts = timeouts
         self._reads = Reads() if reads is None else reads
-        self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
         self._observe = observe
         self.wanted = events.wanted(observe) if wanted is None else wanted
         if trace:
             association.trace = self._stepped
         self._establishment = Establishment(self, self, association, partial(consider, self), request)
         self._ended = Once()
-        self._timer = Timer(clock, self._expired)
-        self._silence = Silence(self._timer)
+        self._patience = Patience(self, self, association, timeouts, clock)
+        self._silence = self._patience.silence
         self._operations = Operations(self, self, association, clock, self._silence, service_for)
 
     @property
@@ -142,7 +132,7 @@ class AssociationProtocol(Protocol):
             return fail(LocalProtocolError("release was asked for before"))
         if self._ended.error is not None:
             return fail(self._ended.error)
-        invocations = self._invocations
+        invocations = self.invocations
         self._release_due = invocations is not None and invocations.busy and self._core.state is State.STA6
         if not self._release_due:
             try:
@@ -178,13 +168,13 @@ class AssociationProtocol(Protocol):
         progress: Progress | None = None,
     ) -> Deferred[Response]:
         """Invoke what ``prepare`` returns when its turn has come: a file is not open before that."""
-        if self._invocations is None:
+        if self.invocations is None:
             if self._core.state is not State.STA6:
                 return fail(LocalProtocolError("there is no association"))
-            self._invocations = Invocations(self, self, self._core, self._gate, self.clock)
+            self.invocations = Invocations(self, self, self._core, self._gate, self.clock)
         if self._releasing is not None:
             return fail(LocalProtocolError("release was asked for before"))
-        return self._invocations.invoke(prepare, on_response, progress)
+        return self.invocations.invoke(prepare, on_response, progress)
 
     # Twisted's Protocol
 
@@ -193,8 +183,9 @@ class AssociationProtocol(Protocol):
         self._context = copy_context()
         transport = self._transport
         self._wire = Wire(transport, self._reads)
-        self._gate = Gate(transport, self._wire, paused=self._paused, changed=self._set_silence)
+        self._gate = Gate(transport, self._wire, paused=self._paused, changed=self._patience.set_silence)
         self._operations.opened(self._gate, self._wire)
+        self._patience.opened(self._gate, self._operations)
         self._intake = Intake(
             self, self._core, self._operations, self._gate, self._wire, self._silence, self.clock
         )
@@ -209,7 +200,7 @@ class AssociationProtocol(Protocol):
         self._intake.receive(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._closed = True
+        self.closed = True
         self._gate.lost()
         truncated = self._core.in_pdu
         self._intake.lost()
@@ -220,8 +211,8 @@ class AssociationProtocol(Protocol):
             if self._how == "released"
             else AssociationLost(f"the transport connection was closed: {reason.getErrorMessage()}")
         )
-        self._closing = False
-        self._timer.stop()
+        self.closing = False
+        self._patience.lost()
         if events.AssociationEnded in self.wanted:
             seconds = self.clock.seconds() - self._began
             self.tell(events.AssociationEnded(self, self._how, seconds, truncated))
@@ -252,8 +243,8 @@ class AssociationProtocol(Protocol):
             self._establishment.refused(indication.request, indication.rejection)
         elif isinstance(indication, core.ReleaseRequested):
             self._operations.abandon_arriving()
-            if self._invocations is not None:
-                self._invocations.released()
+            if self.invocations is not None:
+                self.invocations.released()
             self._respond_release()
         elif isinstance(indication, core.ReleaseConfirmed):
             self._release_confirmed()
@@ -271,7 +262,7 @@ class AssociationProtocol(Protocol):
         if window is not None:
             invoked, performed = window
             self._operations.negotiated(performed)
-            self._invocations = Invocations(self, self, self._core, self._gate, self.clock, invoked)
+            self.invocations = Invocations(self, self, self._core, self._gate, self.clock, invoked)
 
     def was_rejected(self) -> None:
         """There is none."""
@@ -280,7 +271,7 @@ class AssociationProtocol(Protocol):
     def _respond_release(self) -> None:
         """Answer A-RELEASE-RQ, once what was asked for before it is answered (AR-7)."""
         state = self._core.state
-        sending = self._invocations is not None and self._invocations.sending
+        sending = self.invocations is not None and self.invocations.sending
         if state is State.STA8 and (self._operations.unanswered or sending):
             return
         # Where two releases cross, no state lets us answer an operation any more.
@@ -330,17 +321,17 @@ class AssociationProtocol(Protocol):
         self._association_over(error or AssociationAborted(0, 0))
         self.read_on()
 
-    def give_up(self, why: str) -> None:
-        """Abort, and say why."""
-        self._abort(why)
+    def give_up(self, why: str, error: AssociationAborted | None = None) -> None:
+        """Abort, and say why; what is awaited fails with this error."""
+        self._abort(why, error)
 
     def _association_over(self, error: Exception) -> None:
         """Nothing can be asked or answered any more. What still comes is read, for the peer's close."""
         self._intake.over()
         self._release_due = False
         releasing, self._releasing = self._releasing, None
-        if self._invocations is not None:
-            self._invocations.over(error)
+        if self.invocations is not None:
+            self.invocations.over(error)
         if releasing is not None:
             releasing.errback(error)
         self._establishment.over(error)
@@ -360,8 +351,8 @@ class AssociationProtocol(Protocol):
     def _responded(self, command: Command, has_data_set: bool) -> None:
         if not has_data_set:
             self._silence.came_on()
-        known = isinstance(command, Response) and self._invocations is not None
-        if not known or not cast(Invocations, self._invocations).responded(
+        known = isinstance(command, Response) and self.invocations is not None
+        if not known or not cast(Invocations, self.invocations).responded(
             cast(Response, command), has_data_set
         ):
             self._abort(f"a {type(command).__name__} that answers nothing")
@@ -371,25 +362,25 @@ class AssociationProtocol(Protocol):
         # Or of a message that nobody performs: C-CANCEL-RQ has none.
         if fragments.is_last:
             self._silence.came_on()
-        if self._invocations is not None:
-            self._invocations.fragments(fragments.data, fragments.is_last)
+        if self.invocations is not None:
+            self.invocations.fragments(fragments.data, fragments.is_last)
 
     def awaits_response(self) -> bool:
         """Is a response awaited?"""
-        return self._invocations is not None and self._invocations.awaiting
+        return self.invocations is not None and self.invocations.awaiting
 
     def respond(self, context_id: int, response: Response) -> None:
         """Send a response: behind the data set that is being sent, where one is."""
-        if self._invocations is None:
+        if self.invocations is None:
             self._core.send_command(context_id, response)
         else:
-            self._invocations.send(context_id, response)
+            self.invocations.send(context_id, response)
 
     def operations_went_on(self) -> None:
         """One is answered, or cannot be any more: that may be what a release, or our end, waits for."""
         if self._core.state is not _ASSOCIATED:
             self._respond_release()
-        if self._draining and not self._operations.unanswered:
+        if self.draining and not self._operations.unanswered:
             self._abort("the service stops")
         if not self._intake.reading:
             self.read_on()
@@ -398,7 +389,7 @@ class AssociationProtocol(Protocol):
         """What we invoke is answered, or sent: that may be what a release waits for."""
         if self._core.state is State.STA8:
             self._respond_release()
-        elif self._release_due and not cast(Invocations, self._invocations).busy:
+        elif self._release_due and not cast(Invocations, self.invocations).busy:
             self._release_due = False
             self._core.request_release()
         self.read_on()  # a request that has had to wait may be before a response that is awaited now
@@ -423,15 +414,15 @@ class AssociationProtocol(Protocol):
 
     def drain(self) -> None:
         """Let the operations in flight be answered, then abort: the peer is told."""
-        self._draining = True
+        self.draining = True
         if not self._operations.unanswered:
             self.stop()
 
     def stop(self) -> None:
         """Abort now, and close soon, whether the peer reads it or not."""
-        self._draining = True
+        self.draining = True
         self._abort("the service stops")
-        self._set_artim(again=True)  # where it had been aborted before, ARTIM is shortened
+        self._patience.set_artim(again=True)  # where it had been aborted before, ARTIM is shortened
 
     def drop(self) -> None:
         """Close the connection at once, without a word: there is no association on it."""
@@ -442,103 +433,22 @@ class AssociationProtocol(Protocol):
 
     def pump(self) -> None:
         """Bring the transport and the timers in step with the core."""
-        if self._intake.reading or self._closed:
+        if self._intake.reading or self.closed:
             return
-        if self.observer_failed and not self._closing:
+        if self.observer_failed and not self.closing:
             self._abort("an observer failed")
         data = self._core.data_to_send()
         if data:
             self._wire.write(data[0] if len(data) == 1 else b"".join(data))
         state = self._core.state
-        if state is not self._state or self._closing:
+        if state is not self._state or self.closing:
             self._state = state
             if state is _IDLE:
                 self._close()
-            self._set_artim()
-        self._set_silence()
+            self._patience.set_artim()
+        self._patience.set_silence()
 
     def _close(self) -> None:
-        self._closing = True
+        self.closing = True
         self._transport.unregisterProducer()
         self._transport.loseConnection()
-
-    # The timer: it is ARTIM where that runs, which follows from the state, and else of silence, which
-    # follows from what is waited for
-
-    @property
-    def _awaits_close(self) -> bool:
-        """Is the timer ARTIM?
-
-        PS3.8 has it stopped where we close. But what we have yet to write may never be read, and TLS awaits
-        an answer: a connection that is being closed may stay, if the peer so wants.
-        """
-        return self._core.artim_running or self._closing
-
-    def _set_artim(self, again: bool = False) -> None:
-        if self._awaits_close:
-            seconds = LINGER if self._draining else self._timeouts.acse
-            self._timer.wait(seconds, self._core.state, again=again)
-
-    def _expired(self) -> None:
-        if self._awaits_close:
-            self._artim_expired()
-        else:
-            self._silent()
-
-    def _artim_expired(self) -> None:
-        given_up = self._closing or self._core.state is State.STA13
-        if not given_up:
-            self.tell(events.TimedOut(self, "ACSE", self._timeouts.acse))
-        if self._core.artim_running:
-            self._core.artim_expired()
-        self.pump()
-        if given_up:
-            self._transport.abortConnection()
-
-    def _set_silence(self) -> None:
-        core, gate = self._core, self._gate
-        begun = core.begun
-        idle = not (begun or self._operations.unanswered or self._invocations or gate.closed or gate.unread)
-        if idle and core.state is _ASSOCIATED and not self._closed:
-            self._silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
-        elif not self._awaits_close:
-            seconds, what = self._allowed_silence()
-            self._silence.allow(seconds, (what, begun, gate.unread))
-
-    def _allowed_silence(self) -> tuple[float, str]:
-        """How long the peer may be silent, and who says so; 0 is for ever."""
-        state = self._core.state
-        timeouts = self._timeouts
-        if self._closed:
-            return 0.0, ""
-        if self._gate.unread and state in ANSWERING:
-            return timeouts.network, "network"
-        if self._gate.closed:
-            return timeouts.performing, "performing"  # a slow disk is not the peer's fault
-        if state in _AWAITING_ANSWER:
-            return timeouts.acse, "ACSE"
-        if state is _CONSIDERING:
-            return timeouts.performing, "performing"  # in which no timer of PS3.8 runs
-        if state is not _ASSOCIATED:
-            return 0.0, ""
-        if self._core.in_message:
-            if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):
-                return timeouts.dimse, "DIMSE"
-        elif self._invocations is not None and self._invocations.awaiting and not self._invocations.sending:
-            return timeouts.dimse, "DIMSE"
-        elif self._operations.unanswered and not self._core.in_pdu:
-            return timeouts.performing, "performing"  # it waits for us
-        elif self._invocations is not None:
-            if self._invocations.sending:
-                return 0.0, ""  # so it does; where it does not read, that was seen above
-            if self._core.role is Role.REQUESTOR and not self._core.in_pdu:
-                return 0.0, ""  # it is for us to say something
-        return timeouts.network, "network"
-
-    def _silent(self) -> None:
-        seconds, what = self._allowed_silence()
-        self.tell(events.TimedOut(self, what, seconds))
-        octets = self._silence.octets
-        begun = self._core.begun
-        few = f": only {octets} octets in {seconds:g} s" if begun and octets else ""
-        self._abort(f"{what} timeout{few}", AssociationTimedOut(what, seconds))

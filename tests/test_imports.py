@@ -53,8 +53,9 @@ MAY_IMPORT = {
     "establishment": "errors core interfaces events invocation",
     "performing": "core interfaces events wire gate operation timers values",
     "intake": "core wire gate timers performing",
+    "patience": "errors core interfaces events gate timers invocation performing",
     "protocol": """
-        errors core interfaces events wire waiting gate timers invocation establishment performing intake
+        errors core interfaces events wire waiting gate timers invocation establishment performing intake patience
     """,
     "sources": "errors core interfaces uids sending invocation part10 reading",
     "requestor": """

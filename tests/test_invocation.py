@@ -148,7 +148,7 @@ class WindowTests(RequestorCase):
         peer, association = self.associates(
             answer={"asynchronous_operations_window": (0, 0)}, asynchronous_operations=(0, 0)
         )
-        invocations = association._association._invocations
+        invocations = association._association.invocations
         assert invocations is not None
         first, last = association.echo(), association.echo()
         invocations._unanswered |= dict.fromkeys(range(3, 0x10000), invocations._unanswered[2])
@@ -170,7 +170,7 @@ class WindowTests(RequestorCase):
             answer={"asynchronous_operations_window": (0, 1)}, asynchronous_operations=(0, 1)
         )
         first = association.echo()
-        association._association._invocations._message_id = 65534  # type: ignore[union-attr]
+        association._association.invocations._message_id = 65534  # type: ignore[union-attr]
         others = [association.echo(), association.echo()]
         peer.exchange()
         self.assertEqual([request.message_id for request in peer.messages], [1, 65535, 2])  # type: ignore[attr-defined]
@@ -458,7 +458,7 @@ class BodyTests(RequestorCase):
         self.assertTrue(peer.transport.full)
         self.assertTrue(peer.transport.paused)
         peer.transport.capacity = None
-        association._association._invocations.window = 2  # type: ignore[union-attr]
+        association._association.invocations.window = 2  # type: ignore[union-attr]
         stored = association.store(body, **NAMES)
         self.assertEqual(body.told, ["pause"])
         self.assertFalse(peer.transport.paused)

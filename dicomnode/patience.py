@@ -1,0 +1,161 @@
+"""How long an association waits, and for what: one timer, which is ARTIM, or that of its peer's silence."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from dicomnode import events
+from dicomnode.core.association import Association
+from dicomnode.core.machine import Role, State
+from dicomnode.errors import AssociationTimedOut
+from dicomnode.gate import Gate
+from dicomnode.interfaces import IAssociation
+from dicomnode.invocation import Invocations
+from dicomnode.performing import ANSWERING, Operations
+from dicomnode.timers import LINGER, Silence, Timeouts, Timer
+
+# To look up a member of an enumeration takes longer than what is done with it.
+_CONSIDERING, _ASSOCIATED = State.STA3, State.STA6
+#: The peer's answer to A-ASSOCIATE-RQ, or to A-RELEASE-RQ, is awaited.
+_AWAITING_ANSWER = frozenset((State.STA5, State.STA7, State.STA10, State.STA11))
+
+
+class Host(Protocol):
+    """What there is to wait for on an association, and what becomes of it that has waited for too long."""
+
+    closing: bool  #: is the transport connection being closed by us?
+    closed: bool  #: is it gone?
+    draining: bool  #: do we stop?
+    invocations: Invocations | None
+
+    def tell(self, event: events.Event) -> None: ...
+
+    def pump(self) -> None: ...
+
+    def give_up(self, why: str, error: AssociationTimedOut) -> None:
+        """Abort, and say why; what is awaited fails with this error."""
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+
+
+class Patience:
+    """Keeps the timer in step with what is waited for.
+
+    ARTIM follows from the state (PS3.8 9.1.4), silence from what is awaited where that does not run.
+    """
+
+    _gate: Gate  # there are these two from when there is a transport
+    _operations: Operations
+
+    def __init__(
+        self,
+        association: IAssociation,
+        host: Host,
+        core: Association,
+        timeouts: Timeouts,
+        clock: IReactorTime,
+    ) -> None:
+        self._association = association
+        self._host = host
+        self._core = core
+        self._timeouts = timeouts
+        self._timer = Timer(clock, self._expired)
+        self.silence = Silence(self._timer)
+        self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
+
+    def opened(self, gate: Gate, operations: Operations) -> None:
+        """There is a transport connection."""
+        self._gate = gate
+        self._operations = operations
+
+    def lost(self) -> None:
+        """The transport connection is gone: nothing is waited for any more."""
+        self._timer.stop()
+
+    def set_artim(self, again: bool = False) -> None:
+        """Have ARTIM run, where it is to.
+
+        :param again: anew, though it does.
+        """
+        if self._awaits_close:
+            seconds = LINGER if self._host.draining else self._timeouts.acse
+            self._timer.wait(seconds, self._core.state, again=again)
+
+    def set_silence(self) -> None:
+        """Let the peer be silent for as long as what is awaited may take."""
+        core, gate, host = self._core, self._gate, self._host
+        begun = core.begun
+        idle = not (begun or self._operations.unanswered or host.invocations or gate.closed or gate.unread)
+        if idle and core.state is _ASSOCIATED and not host.closed:
+            self.silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
+        elif not self._awaits_close:
+            seconds, what = self._allowed_silence()
+            self.silence.allow(seconds, (what, begun, gate.unread))
+
+    @property
+    def _awaits_close(self) -> bool:
+        """Is the timer ARTIM?
+
+        PS3.8 has it stopped where we close. But what we have yet to write may never be read, and TLS awaits
+        an answer: a connection that is being closed may stay, if the peer so wants.
+        """
+        return self._core.artim_running or self._host.closing
+
+    def _allowed_silence(self) -> tuple[float, str]:
+        """How long the peer may be silent, and who says so; 0 is for ever."""
+        state = self._core.state
+        timeouts = self._timeouts
+        invocations = self._host.invocations
+        if self._host.closed:
+            return 0.0, ""
+        if self._gate.unread and state in ANSWERING:
+            return timeouts.network, "network"
+        if self._gate.closed:
+            return timeouts.performing, "performing"  # a slow disk is not the peer's fault
+        if state in _AWAITING_ANSWER:
+            return timeouts.acse, "ACSE"
+        if state is _CONSIDERING:
+            return timeouts.performing, "performing"  # in which no timer of PS3.8 runs
+        if state is not _ASSOCIATED:
+            return 0.0, ""
+        if self._core.in_message:
+            if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):
+                return timeouts.dimse, "DIMSE"
+        elif invocations is not None and invocations.awaiting and not invocations.sending:
+            return timeouts.dimse, "DIMSE"
+        elif self._operations.unanswered and not self._core.in_pdu:
+            return timeouts.performing, "performing"  # it waits for us
+        elif invocations is not None:
+            if invocations.sending:
+                return 0.0, ""  # so it does; where it does not read, that was seen above
+            if self._core.role is Role.REQUESTOR and not self._core.in_pdu:
+                return 0.0, ""  # it is for us to say something
+        return timeouts.network, "network"
+
+    # It has taken too long.
+
+    def _expired(self) -> None:
+        if self._awaits_close:
+            self._artim_expired()
+        else:
+            self._silent()
+
+    def _artim_expired(self) -> None:
+        given_up = self._host.closing or self._core.state is State.STA13
+        if not given_up:
+            self._host.tell(events.TimedOut(self._association, "ACSE", self._timeouts.acse))
+        if self._core.artim_running:
+            self._core.artim_expired()
+        self._host.pump()
+        if given_up:
+            self._host.drop()
+
+    def _silent(self) -> None:
+        seconds, what = self._allowed_silence()
+        self._host.tell(events.TimedOut(self._association, what, seconds))
+        octets = self.silence.octets
+        few = f": only {octets} octets in {seconds:g} s" if self._core.begun and octets else ""
+        self._host.give_up(f"{what} timeout{few}", AssociationTimedOut(what, seconds))
