@@ -88,7 +88,7 @@ class AssociationProtocol(Protocol):
         self.called_ae_title = ""
         self._core = association
         # What is looked at behind each message is found on the instance five times as fast.
-        self._state = State.STA1  # for which ARTIM was set
+        self._state: State | None = None  # for which ARTIM was set, once the pump has run
         self.closing = self.closed = self.draining = self.observer_failed = False
         self.invocations: Invocations | None = None  #: it has none that has never invoked anything
         self.clock = clock
@@ -192,8 +192,8 @@ class AssociationProtocol(Protocol):
         self._core.transport_opened()
         self._establishment.opened()
         if self._core.role is Role.ACCEPTOR:
-            self._wire.read()  # while we were getting ready, its request has most likely come
-        if self._state is _IDLE:  # it has not
+            self._wire.read(self)  # while we were getting ready, its request has most likely come
+        if self._state is None:  # it has not
             self.pump()
 
     def dataReceived(self, data: bytes) -> None:
@@ -313,7 +313,8 @@ class AssociationProtocol(Protocol):
         if self._core.state in (State.STA1, State.STA4, State.STA13):
             return
         if self._core.state is State.STA2:
-            self._close()
+            self._core.artim_expired()  # before its time: to the same end
+            self.pump()
             return
         self._core.abort()
         self._how = "aborted"

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IConsumer, IProtocol, IPushProducer, ITCPTransport
 from twisted.protocols.policies import ProtocolWrapper
 
 #: How much is read at a time, in octets: while commands are exchanged; while a data set arrives; and while
@@ -98,13 +98,17 @@ class Wire:
             if isinstance(bottom, FileDescriptor) and _QUICKACK is not None:
                 self._socket = cast(Any, bottom).getHandle()
 
-    def read(self) -> None:
+    def read(self, protocol: IProtocol) -> None:
         """Read what has come already: the reactor would have to ask whether anything has.
 
         Where the connection turns out to be lost, the reactor will find that, too.
+
+        :param protocol: that it goes to. Where the transport still reads for another, who is handing it over,
+            what that has read goes first: then nothing is read.
         """
-        if self._descriptor is not None:
-            self._descriptor.doRead()  # type: ignore[no-untyped-call]
+        descriptor = self._descriptor
+        if descriptor is not None and getattr(descriptor, "protocol", None) is protocol:
+            descriptor.doRead()  # type: ignore[no-untyped-call]
 
     def write(self, data: bytes) -> None:
         """Write; at once, where nothing waits to be written before it.

@@ -55,7 +55,8 @@ MAY_IMPORT = {
     "intake": "core wire gate timers performing",
     "patience": "errors core interfaces events gate timers invocation performing",
     "protocol": """
-        errors core interfaces events wire waiting gate timers invocation establishment performing intake patience
+        errors core interfaces events wire waiting gate timers invocation establishment performing intake
+        patience
     """,
     "sources": "errors core interfaces uids sending invocation part10 reading",
     "requestor": """

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
+from twisted.internet.protocol import Protocol
 from zope.interface import implementer_only
 from zope.interface.verify import verifyObject
 
@@ -106,19 +107,53 @@ class PumpTests(ShellTestCase):
         self.assertEqual(written[-10:], ReleaseRP().encode())
         self.assertState(peer, State.STA13)
 
-    def test_request_that_has_come(self) -> None:
-        """A request that comes while the connection is taken up is answered at once."""
+    def taken_up(self, *came: bytes) -> Descriptor:
+        """Return a connection that is being taken up when ``came`` has come."""
         protocol = self.acceptor.buildProtocol(None)
         assert protocol is not None
 
         class Arrived(Descriptor):
             def doRead(self) -> None:
-                protocol.dataReceived(REQUEST.encode())
+                for octets in came:
+                    protocol.dataReceived(octets)
 
         arrived = Arrived()
+        arrived.protocol = protocol
         protocol.makeConnection(arrived)
-        (sent,) = arrived.sent
+        self.addCleanup(protocol.connectionLost)
+        return arrived
+
+    def test_request_that_has_come(self) -> None:
+        """A request that comes while the connection is taken up is answered at once."""
+        (sent,) = self.taken_up(REQUEST.encode()).sent
         self.assertEqual(sent[0], ASSOCIATE_AC)
+
+    def test_end_that_has_come(self) -> None:
+        """So is an A-ABORT, behind whatever: the connection is closed, and not for longer than ARTIM."""
+        echo = message(ECHO, echo_rq())
+        for before in ((), (REQUEST.encode(),), (REQUEST.encode() + echo,), (REQUEST.encode(), echo)):
+            for came in ((*before, Abort().encode()), (b"".join(before) + Abort().encode(),)):
+                arrived = self.taken_up(*came)
+                self.assertTrue(arrived.disconnecting)
+                self.assertFalse(arrived.aborted)
+                self.passes(TIMEOUTS.acse)
+                self.assertTrue(arrived.aborted)
+
+    def test_nothing_has_come(self) -> None:
+        """Who says nothing while the connection is taken up is waited for, by ARTIM."""
+        silent = self.taken_up()
+        self.assertFalse(silent.disconnecting)
+        self.passes(TIMEOUTS.acse)
+        self.assertTrue(silent.disconnecting)
+
+    def test_handed_over(self) -> None:
+        """A transport that reads for another is not read: what that has read goes first."""
+        protocol = self.acceptor.buildProtocol(None)
+        assert protocol is not None
+        descriptor = Descriptor()
+        descriptor.protocol = Protocol()
+        protocol.makeConnection(descriptor)
+        self.assertEqual(descriptor.reads, 0)
         protocol.connectionLost()
 
     def test_nothing_to_write(self) -> None:

@@ -19,7 +19,7 @@ from dicomnode.errors import (
 )
 from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer
-from dicomnode.timers import Timeouts
+from dicomnode.timers import LINGER, Timeouts
 from tests.cases import (
     CT,
     CT_IMAGE_STORAGE,
@@ -85,6 +85,23 @@ class ARTIMTests(ShellTestCase):
             self.assertEqual(after.getTime() - self.reactor.seconds(), seconds)
         peer.transport.lose()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_request_behind_the_close(self) -> None:
+        """What comes behind our close, as TLS lets it, neither begins an association nor puts ARTIM off."""
+        for close, seconds in ((lambda peer: self.acceptor.drain(30), LINGER), (self.abort, TIMEOUTS.acse)):
+            peer = self.connects()
+            close(peer)
+            self.assertClosing(peer)
+            peer.association.dataReceived(REQUEST.encode())
+            self.passes(seconds)
+            self.assertTrue(peer.transport.aborted)
+            self.assertEqual(self.seen.of(events.AssociationRequested), [])
+            peer.transport.lose()
+            self.accepts(Verification())
+
+    @staticmethod
+    def abort(peer: Peer) -> None:
+        peer.association.abort()
 
     def test_lingering_peer(self) -> None:
         """A peer that was sent an A-ABORT and does not close is dropped, read or unread."""

@@ -49,10 +49,15 @@ class Descriptor(FileDescriptor):  # type: ignore[misc]  # of ITCPTransport, onl
         self.sent: list[bytes] = []
         self.no_delay = False
         self.reads = 0
+        self.aborted = False
+        self.protocol: Protocol | None = None
         self.socket = Socket()
 
     def doRead(self) -> None:
         self.reads += 1
+
+    def abortConnection(self) -> None:
+        self.aborted = True
 
     def writeSomeData(self, data: bytes) -> int | Exception:
         if isinstance(self.takes, Exception):
@@ -97,13 +102,16 @@ class WireTests(SynchronousTestCase):
         self.assertTrue(self.descriptor.no_delay)
 
     def test_read(self) -> None:
-        """What has come is read at once, but not past whatever is between: that has an order of its own."""
-        self.wire.read()
+        """What has come is read at once, where there is nobody in between who has to have it first."""
+        protocol = self.descriptor.protocol = Protocol()
+        self.wire.read(protocol)
+        self.assertEqual(self.descriptor.reads, 1)
+        self.wire.read(Protocol())
         self.assertEqual(self.descriptor.reads, 1)
         wrapped = Descriptor()
-        wrapper = ProtocolWrapper(WrappingFactory(Factory.forProtocol(Protocol)), Protocol())
+        wrapped.protocol = wrapper = ProtocolWrapper(WrappingFactory(Factory.forProtocol(Protocol)), protocol)
         wrapper.makeConnection(wrapped)
-        self.wired(wrapper).read()
+        self.wired(wrapper).read(protocol)
         self.assertEqual(wrapped.reads, 0)
 
     def test_rest(self) -> None:
