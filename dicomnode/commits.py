@@ -7,8 +7,10 @@ it has to write. So one thread syncs at a time, and what was completed meanwhile
 from __future__ import annotations
 
 import enum
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from struct import Struct
 from typing import TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -19,12 +21,17 @@ from twisted.python.threadpool import ThreadPool
 
 from dicomnode.partfile import Kept, PartFile
 
-#: A directory: its path, and which it is (``st_dev``, ``st_ino``), for another may come to be there.
-Directory: TypeAlias = tuple[str, int, int]
+#: A directory: its path, and which it is, for another may come to be there: ``st_dev``, ``st_ino`` and,
+#: because ext4 gives the inode of one that is gone to the next, that inode's generation.
+Directory: TypeAlias = tuple[str, int, int, bytes]
 
 #: Of so many directories it is known that their own names are durable; then all are forgotten, which costs
 #: one more sync of the directory above each.
 REMEMBERED = 10_000
+
+#: ``FS_IOC_GETVERSION`` of Linux (``linux/fs.h``), as most architectures have it: an ``_IOR('v', 1, long)``.
+_LONG = Struct("l")
+_GET_GENERATION = 2 << 30 | _LONG.size << 16 | ord("v") << 8 | 1
 
 #: The disk of a sync that takes longer has stalled, in seconds.
 STALLED = 0.5
@@ -109,14 +116,17 @@ def keep_all(files: Sequence[PartFile], durable: set[Directory] | None) -> list[
                 results[index] = Failure()  # type: ignore[no-untyped-call]
     if durable is not None:
         kept = [index for index, result in enumerate(results) if isinstance(result, Kept)]
-        failed = _sync_directories([files[index].directories for index in kept], durable)
+        made = {directory for index in kept for directory in files[index].made}
+        failed = _sync_directories([files[index].directories for index in kept], durable, made)
         for index in kept:
             for directory in files[index].directories:
                 results[index] = failed.get(directory, results[index])
     return [result for result in results if result is not None]
 
 
-def _sync_directories(ways: Sequence[Sequence[str]], durable: set[Directory]) -> dict[str, Failure]:
+def _sync_directories(
+    ways: Sequence[Sequence[str]], durable: set[Directory], made: Collection[str]
+) -> dict[str, Failure]:
     """Sync the last directory of each way, and above it those that hold a name which may not be durable.
 
     A directory that is there may have been made a moment ago, by another process that has yet to sync its
@@ -124,6 +134,7 @@ def _sync_directories(ways: Sequence[Sequence[str]], durable: set[Directory]) ->
     way was synced here; and of all of that way, for while it is there, none above it has gone.
 
     :param ways: the directories that lead to each file, down from the root.
+    :param made: those among them that were made for these files; what is known is of others before them.
     :return: those that cannot be synced.
     """
     if len(durable) > REMEMBERED:
@@ -142,7 +153,7 @@ def _sync_directories(ways: Sequence[Sequence[str]], durable: set[Directory]) ->
             if path in failed:
                 break
             directory = synced[path]
-            if directory is None or directory in durable:
+            if directory is None or (directory in durable and path not in made):
                 durable.update(unknown)
                 break
             unknown.append(directory)
@@ -154,10 +165,18 @@ def _sync(path: str, *, below_root: bool) -> Directory | None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
-        status = os.fstat(descriptor) if below_root else None
+        return _which(path, descriptor) if below_root else None
     finally:
         os.close(descriptor)
-    return None if status is None else (path, status.st_dev, status.st_ino)
+
+
+def _which(path: str, descriptor: int) -> Directory:
+    status = os.fstat(descriptor)
+    try:
+        generation = fcntl.ioctl(descriptor, _GET_GENERATION, bytes(_LONG.size))
+    except OSError:  # not every file system has any
+        generation = b""
+    return path, status.st_dev, status.st_ino, generation
 
 
 def sync_directory(directory: str) -> None:

@@ -83,6 +83,8 @@ class PartFile:
         self.name = label
         #: the directories by whose names the file is found, down from the root, once it is kept
         self.directories: list[str] = [root]
+        #: those of them that this has made
+        self.made: list[str] = []
         self._root = root
         self._label = label
         self._header = header
@@ -163,6 +165,8 @@ class PartFile:
         if self._on_duplicate is OnDuplicate.RENAME:
             number = next(number for number in count(1) if self._link(f"{final}{BESIDE}{number}"))
             return Kept(f"{self.name}{BESIDE}{number}")
+        if not os.path.isfile(final):
+            raise FileExistsError(errno.EEXIST, "what has the name of the instance is no file")
         return Kept(self.name, dropped=True)
 
     def discard(self) -> None:
@@ -213,6 +217,7 @@ class PartFile:
         for path in reversed(missing):
             with suppress(FileExistsError):
                 os.mkdir(path)
+                self.made.append(path)
 
     def _link(self, final: str) -> bool:
         """Give the file a name that nothing has. Return False where something has it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -184,6 +186,30 @@ class OrderTests(CommitCase):
             self.commits(storage)
             self.pool.run()
             self.assertEqual(self.steps(), ["fsync part", "replace 1.2.3", *expected])
+
+    def test_inode_used_again(self) -> None:
+        """Nor is one that the storage itself has made anew, though nothing tells it from that."""
+        self.patch(commits, "_which", lambda path, descriptor: (path, 0, 0, b""))
+        storage = self.make_storage(Sync.FULL, name=Layout("{calling}/{instance}"))
+        for _ in range(2):
+            self.commits(storage)
+            self.pool.run()
+            self.assertEqual(self.steps()[-2:], ["fsync PEER", "fsync root"])
+            shutil.rmtree(self.path("PEER"))
+
+    def test_generations(self) -> None:
+        """Two directories are told apart by the generation of their inode, where the file system has that."""
+        found = set()
+        for _ in range(2):
+            os.mkdir(self.path("PEER"))
+            descriptor = os.open(self.path("PEER"), os.O_RDONLY)
+            self.patch(os, "fstat", lambda descriptor: SimpleNamespace(st_dev=0, st_ino=0))
+            try:
+                found.add(which := commits._which("PEER", descriptor))
+            finally:
+                os.close(descriptor)
+            os.rmdir(self.path("PEER"))
+        self.assertEqual(len(found), 2 if which[-1] else 1)
 
     def test_steady(self) -> None:
         """Where directories are known, an instance costs one look at its own."""

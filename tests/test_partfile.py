@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -334,6 +335,25 @@ class DuplicateTests(FileStorageCase):
                 self.disk.breaks("link", code)
                 self.assertEqual(self.failureResultOf(self.open().commit(), OSError).value.errno, code)
                 self.assertEqual(self.files(), [])
+
+    def test_no_file(self) -> None:
+        """What is no file is no instance that could be kept instead: the store fails, whoever is to win."""
+        for on_duplicate in (OnDuplicate.KEEP, OnDuplicate.REFUSE):
+            self.storage = self.make_storage(on_duplicate=on_duplicate)
+            for make in (os.mkdir, os.mkfifo, partial(os.symlink, "nowhere")):
+                make(self.path())
+                error = self.failureResultOf(self.open().commit(), OSError).value
+                self.assertEqual(error.strerror, "what has the name of the instance is no file")
+                self.assertEqual(self.files(), ["CT.1.2.3"])
+                os.rename(self.path(), self.mktemp())
+            os.symlink(__file__, self.path())
+            committing = self.open().commit()
+            if on_duplicate is OnDuplicate.KEEP:
+                self.successResultOf(committing)
+            else:
+                self.failureResultOf(committing, OperationFailed)
+            os.unlink(self.path())
+        self.assertEqual(self.kept(), [("CT.1.2.3", False, True)])
 
     def test_symlink(self) -> None:
         """A name that a symbolic link has is taken, wherever it leads."""
