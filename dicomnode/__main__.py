@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,14 @@ commands:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, and exit: with 0, with 1 when it cannot start, with 2 when its arguments are wrong."""
-    command, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    try:
+        _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # before the reactor takes it
+        sys.exit(128 + signal.SIGINT)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    command, *rest = [*arguments, ""]
     if command in ("-h", "--help"):
         print(_USAGE)
     elif command == "--version":
@@ -109,7 +117,7 @@ def _client(command: str, arguments: Sequence[str]) -> None:
     progress = Progress()
     if verbose:
         progress = Lines(tell, reactor.seconds)  # a bar would be torn by what is logged
-    elif not quiet:
+    elif not quiet and sys.stderr is not None:
         progress = progress_on(sys.stderr, tell, reactor.seconds)
     store = Store(
         reactor,

@@ -101,9 +101,10 @@ class Establishment:
 
     def confirmed(self, answer: AssociateAC | AssociateRJ) -> None:
         """The peer has answered."""
-        request, self._request = self._request, None
+        request = self._request
         assert request is not None  # who has not asked for an association is not answered
         if isinstance(answer, AssociateRJ):
+            self._request = None
             rejected = AssociationRejected(answer.result, answer.source, answer.reason)
             self._rejected(request, answer, str(rejected))
             self.established.errback(rejected)
@@ -112,7 +113,9 @@ class Establishment:
         accepted = answer.user_information.asynchronous_operations_window or (1, 1)
         self._host.came_about((narrower(proposed[0], accepted[0]), narrower(proposed[1], accepted[1])))
         self._host.tell(events.AssociationAccepted(self._association, request, answer))
-        self.established.callback(answer)
+        self._request = None
+        if not self.established.called:  # else whoever was told has ended it, or waits no longer
+            self.established.callback(answer)
 
     def _given_up(self, established: Deferred[AssociateAC]) -> None:
         established.errback(CancelledError())

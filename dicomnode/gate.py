@@ -27,6 +27,7 @@ class Gate:
     _open = True
     _established = False
     _outgoing: IPushProducer | None = None
+    _outstanding = 0  # of what we wrote, when that was last looked at
 
     def __init__(
         self,
@@ -95,10 +96,16 @@ class Gate:
         self.closed = False
         self._wire.lost()
 
+    def read_meanwhile(self) -> int:
+        """Return how many octets a peer that is behind has read since it was, or since this was asked."""
+        before, self._outstanding = self._outstanding, self._wire.outstanding()
+        return before - self._outstanding
+
     # IPushProducer: for the transport
 
     def pauseProducing(self) -> None:
         self.unread = True
+        self._outstanding = self._wire.outstanding()
         if self._outgoing is not None:
             self._outgoing.pauseProducing()
         elif self._established:

@@ -28,6 +28,7 @@ from dicomnode.core.command import (
     Request,
     Response,
     Status,
+    is_warning,
 )
 from dicomnode.core.machine import State
 from dicomnode.core.negotiation import PresentationContext
@@ -44,8 +45,9 @@ RESPONSE_LIMIT = 1 << 24
 #: How many may be unanswered where there is no limit: so many Message IDs there are (PS3.7 E.1), but for 0.
 UNLIMITED = 0xFFFF
 
-#: Statuses of a response after which more come: Pending (PS3.4 Annex C).
+#: Statuses of a response after which more come, and the requests that have such: Pending (PS3.4 Annex C).
 PENDING = frozenset({Status.PENDING, Status.PENDING + 1})
+_MAY_BE_PENDING = (CFindRQ, CGetRQ, CMoveRQ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Invocation:
                 self._on_response(response, data_set)
             except Exception:
                 self.fail(Failure())  # type: ignore[no-untyped-call]
-        return response.status not in PENDING
+        return response.status not in PENDING or not isinstance(self.request, _MAY_BE_PENDING)
 
     def sent(self, octets: int) -> None:
         """So much more of the data set is sent."""
@@ -155,6 +157,8 @@ class Invocations:
         self._sending: Sending | None = None
         self._sending_for: Invocation | None = None
         self._behind: list[tuple[int, Command]] = []  # what is to be sent behind the data set
+        self._early: tuple[Response, bytes] | None = None  # that all is well, before the data set is out
+        self._since = 0.0  # when a response was last due, or came
         self._message_id = 0
         self._going_on = False
         self._ended: Exception | None = None
@@ -172,6 +176,16 @@ class Invocations:
     def awaiting(self) -> bool:
         """Is a response awaited?"""
         return bool(self._unanswered)
+
+    @property
+    def waited(self) -> float:
+        """For how long nothing has come but what is no response, while one is awaited, in seconds.
+
+        Before the responses to a C-GET come its instances, by requests: there it is 0.
+        """
+        if any(isinstance(invocation.request, CGetRQ) for invocation in self._unanswered.values()):
+            return 0.0
+        return self._clock.seconds() - self._since
 
     @property
     def busy(self) -> bool:
@@ -276,6 +290,7 @@ class Invocations:
         """Send the command set."""
         self._core.send_command(invocation.context.id, invocation.request, invocation.has_data_set)
         invocation.requested = True
+        self._since = self._clock.seconds()
         self._host.tell(events.InvocationStarted(self._association, invocation))
 
     def _next_message_id(self) -> int:
@@ -309,10 +324,34 @@ class Invocations:
                 self._host.give_up("the data set to be sent came to no end")
                 return
             del self._unanswered[invocation.request.message_id]
+        self._since = self._clock.seconds()
+        self._send_behind()
+        early, self._early = self._early, None
+        if early is not None:
+            self._answered(invocation, *early)
+        self._go_on()
+
+    def _send_behind(self) -> None:
         behind, self._behind = self._behind, []
         for context_id, command in behind:
             self._core.send_command(context_id, command)
-        self._go_on()
+
+    def _take_back(self) -> None:
+        """Send nothing of what has yet to begin: its body to produce, or its peer to read what is before."""
+        invocation = self._sending_for
+        assert invocation is not None  # which has yet to begin
+        self._stop_sending()
+        del self._unanswered[invocation.request.message_id]
+        self._send_behind()
+
+    def _stop_sending(self) -> None:
+        sending, self._sending, self._sending_for = self._sending, None, None
+        if sending is not None:
+            self._gate.sends(None)
+            try:
+                sending.stop()
+            except Exception:
+                self._host.unexpected(Failure(), "stopping a producer")  # type: ignore[no-untyped-call]
 
     # Responses
 
@@ -323,8 +362,10 @@ class Invocations:
             invocation is None
             or not invocation.requested
             or response.command_field != invocation.request.command_field | RESPONSE
+            or (self._early is not None and invocation is self._sending_for)
         ):
             return False
+        self._since = self._clock.seconds()
         self._response, self._data_set, self._left = response, [], RESPONSE_LIMIT
         if not has_data_set:
             self._response_complete()
@@ -347,6 +388,15 @@ class Invocations:
         data_set, self._data_set = b"".join(self._data_set), []
         assert response is not None  # whose data set is complete
         invocation = self._unanswered[response.message_id_being_responded_to]
+        if invocation is self._sending_for and (
+            response.status == Status.SUCCESS or is_warning(response.status)
+        ):
+            # What has not come whole cannot be done. It holds once the data set is out, if that goes well.
+            self._early = response, data_set
+        else:
+            self._answered(invocation, response, data_set)
+
+    def _answered(self, invocation: Invocation, response: Response, data_set: bytes) -> None:
         if invocation.answer(response, data_set):
             self._end(invocation, response)
             if not invocation.response.called:
@@ -372,7 +422,10 @@ class Invocations:
         elif invocation is self._preparing:
             self._preparing = None
             self._go_on()
-        elif invocation.requested and isinstance(invocation.request, CFindRQ | CGetRQ | CMoveRQ):
+        elif invocation is self._sending_for and not invocation.requested:
+            self._take_back()
+            self._go_on()
+        elif invocation.requested and isinstance(invocation.request, _MAY_BE_PENDING):
             if self._core.state is State.STA6:
                 cancel = CCancelRQ(message_id_being_responded_to=invocation.request.message_id)
                 self.send(invocation.context.id, cancel)
@@ -380,19 +433,18 @@ class Invocations:
 
     def released(self) -> None:
         """The other end has no more to say; a data set that is on its way out is sent to its end."""
-        self._fail_all(AssociationReleased("released by the other end"))
+        error = AssociationReleased("released by the other end")
+        invocation = self._sending_for
+        if invocation is not None and not invocation.requested:
+            self._take_back()
+            invocation.fail(error)
+        self._fail_all(error)
 
     def over(self, error: Exception) -> None:
         """Nothing can be sent, and nothing will come any more."""
         self._ended = error
-        self._response = None
-        sending, self._sending, self._sending_for = self._sending, None, None
-        if sending is not None:
-            self._gate.sends(None)
-            try:
-                sending.stop()
-            except Exception:
-                self._host.unexpected(Failure(), "stopping a producer")  # type: ignore[no-untyped-call]
+        self._response = self._early = None
+        self._stop_sending()
         self._fail_all(error)
 
     def _fail_all(self, error: Exception) -> None:

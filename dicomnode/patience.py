@@ -14,10 +14,12 @@ from dicomnode.gate import Gate
 from dicomnode.interfaces import IAssociation
 from dicomnode.invocation import Invocations
 from dicomnode.performing import ANSWERING, Operations
-from dicomnode.timers import LINGER, Silence, Timeouts, Timer
+from dicomnode.timers import LINGER, MIN_PROGRESS, Silence, Timeouts, Timer
 
 # To look up a member of an enumeration takes longer than what is done with it.
 _CONSIDERING, _ASSOCIATED = State.STA3, State.STA6
+#: What is due already is so in the next turn of the reactor, in seconds: 0 is for ever.
+_AT_ONCE = 1e-6
 #: The peer's answer to A-ASSOCIATE-RQ, or to A-RELEASE-RQ, is awaited.
 _AWAITING_ANSWER = frozenset((State.STA5, State.STA7, State.STA10, State.STA11))
 
@@ -93,7 +95,21 @@ class Patience:
             self.silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
         elif not self._awaits_close:
             seconds, what = self._allowed_silence()
+            if seconds and self._awaits_response:
+                assert host.invocations is not None
+                seconds = max(seconds - host.invocations.waited, _AT_ONCE)
             self.silence.allow(seconds, (what, begun, gate.unread))
+
+    @property
+    def _awaits_response(self) -> bool:
+        """Is a response awaited, and nothing else? Then no other message stands for it."""
+        invocations = self._host.invocations
+        return (
+            self._core.state is _ASSOCIATED
+            and invocations is not None
+            and invocations.awaiting
+            and not (invocations.sending or self._core.in_message or self._gate.closed or self._gate.unread)
+        )
 
     @property
     def _awaits_close(self) -> bool:
@@ -124,7 +140,7 @@ class Patience:
         if self._core.in_message:
             if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):
                 return timeouts.dimse, "DIMSE"
-        elif invocations is not None and invocations.awaiting and not invocations.sending:
+        elif self._awaits_response:
             return timeouts.dimse, "DIMSE"
         elif self._operations.unanswered and not self._core.in_pdu:
             return timeouts.performing, "performing"  # it waits for us
@@ -154,6 +170,11 @@ class Patience:
             self._host.drop()
 
     def _silent(self) -> None:
+        if self._gate.unread and self._gate.read_meanwhile() >= MIN_PROGRESS:
+            # It reads, if slowly: the transport tells so no sooner than when it has read all.
+            self._timer.stop()
+            self.set_silence()
+            return
         seconds, what = self._allowed_silence()
         self._host.tell(events.TimedOut(self._association, what, seconds))
         octets = self.silence.octets

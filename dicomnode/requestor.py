@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
@@ -285,8 +287,15 @@ def associate(
         information = {item.sop_class_uid: item.application_information for item in answered}
         return ServiceUser(association, pool, information)
 
-    connecting = endpoint.connect(_Connecting(association))
+    connecting = endpoint.connect(_Connecting(association)).addErrback(_not_connected)
     return connecting.addCallback(lambda _: association.established).addCallback(using)
+
+
+def _not_connected(failure: Failure) -> Failure:
+    # Twisted's endpoints have a word of their own for it, which is no CancelledError.
+    if failure.check(ConnectingCancelledError):  # type: ignore[no-untyped-call]
+        raise CancelledError
+    return failure
 
 
 class _Connecting(Factory):

@@ -15,7 +15,7 @@ from dicomnode.core.pdu import ProposedContext
 from dicomnode.errors import InvalidFile
 from dicomnode.part10 import read_file_meta
 from dicomnode.sources import CONTEXTS, plan
-from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, name
+from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE, WELL_FORMED, name
 
 #: Says of a file that it lists others (PS3.3 F.3): it is made anew where they go.
 _DIRECTORY = "1.2.840.10008.1.3.10"
@@ -96,6 +96,9 @@ def _look(path: str, *, named: bool) -> File | Passed:
             octets = max(0, os.fstat(file.fileno()).st_size - meta.data_set)
     except OSError as error:
         return Passed(path, error.strerror or str(error), True)
+    for named_by, uid in (("SOP Class", meta.sop_class_uid), ("Transfer Syntax", meta.transfer_syntax_uid)):
+        if not WELL_FORMED.fullmatch(uid):  # in a request it would cost all the others
+            return Passed(path, f"its {named_by} UID is not a UID", True)
     if meta.sop_class_uid == _DIRECTORY:
         return Passed(path, "it is a DICOMDIR", named)
     # Many files have the same: what is kept of each is one reference.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +33,7 @@ from dicomnode.reception import Receiver, Reception
 from dicomnode.waiting import deferred_of, kept_on, settled, shielded
 from dicomnode.walking import PassingWalking, Stretch, ThreadedWalking, Threads, Walking
 
-#: A UID: PS3.5 9.1 without its rule on leading zeros, which devices break and no one is hurt by.
-_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+_UID = uids.WELL_FORMED
 
 
 @implementer(IService)

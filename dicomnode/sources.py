@@ -38,6 +38,8 @@ CONTEXTS = 128
 #: In which a data set may be encoded instead of another of these, preferred first.
 _EXCHANGEABLE = (EXPLICIT_VR_LE, IMPLICIT_VR_LE)
 
+_PIXEL_DATA = 0x7FE00010
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -149,10 +151,15 @@ def _transfer_syntax(data_set: Dataset) -> str:
 def _octets(data_set: Dataset, transfer_syntax: str) -> bytes:
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_dataset
+    from pydicom.uid import UID
 
     buffer = DicomBytesIO()
     buffer.is_little_endian = transfer_syntax != EXPLICIT_VR_BE
     buffer.is_implicit_VR = transfer_syntax == IMPLICIT_VR_LE
+    # As dcmwrite does: pixel data that is encapsulated has an undefined length (PS3.5 A.4).
+    pixel_data = data_set.get(_PIXEL_DATA)
+    if pixel_data is not None and (syntax := UID(transfer_syntax)).is_transfer_syntax:
+        pixel_data.is_undefined_length = syntax.is_compressed
     write_dataset(buffer, data_set)
     octets: bytes = buffer.getvalue()
     if transfer_syntax == DEFLATED_EXPLICIT_VR_LE:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 #: Octets by which a message must grow in the time that its peer may be silent, unless it ends before
-#: that. Less is silence: it is 34 octets a second by default, and the slowest of lines has a hundred
-#: times as much, while a peer that sends one each second would keep its association for ever.
+#: that; and that a peer must read in that time, of what it is sent. Less is silence: it is 34 octets a
+#: second by default, and the slowest of lines has a hundred times as much, while a peer that sends one each
+#: second would keep its association for ever.
 MIN_PROGRESS = 1024
 
 #: How long a peer that was sent an A-ABORT because we stop may take to close, in seconds.

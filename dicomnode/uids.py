@@ -7,10 +7,14 @@ library; a test compares the two, so that drift shows.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
+
+#: A UID: PS3.5 9.1 without its rule on leading zeros, which devices break and no one is hurt by.
+WELL_FORMED: Final = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 #: The Verification SOP Class (PS3.4 Annex A).
 VERIFICATION: Final = "1.2.840.10008.1.1"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import socket
+import termios
+from contextlib import suppress
+from fcntl import ioctl
 from functools import cache
+from struct import Struct
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -28,6 +32,9 @@ LEAST_READ = 1 << 14
 #: So many associations of an acceptor may be paused, each with what a long read has brought. When there are
 #: more, all of them read ``READ`` at a time, at most, until there are half as many.
 CROWD = 32
+
+#: What ``TIOCOUTQ`` gives: of a socket, the octets that are yet to be sent, or acknowledged.
+_OUTSTANDING = Struct("i")
 
 #: Linux only. It lasts until we next send, more or less, and so is set after each response.
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
@@ -138,6 +145,18 @@ class Wire:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             except OSError:
                 pass  # it is gone: the transport will find that, too
+
+    def outstanding(self) -> int:
+        """Return how many octets of what was written have yet to leave, or to be acknowledged, if known."""
+        descriptor = self._descriptor or self._below
+        if descriptor is None:
+            return 0
+        octets = len(descriptor.dataBuffer) - descriptor.offset + descriptor._tempDataLen
+        if self._socket is not None:
+            with suppress(OSError, ValueError):  # it is gone
+                queued = ioctl(self._socket, termios.TIOCOUTQ, bytes(_OUTSTANDING.size))
+                octets += _OUTSTANDING.unpack(queued)[0]
+        return octets
 
     def _send_below(self) -> None:
         """Send what TLS has made of what was written: at once, too."""

@@ -32,6 +32,30 @@ NAMES = {
 }
 
 
+class Producer:
+    """A body that produces when it is told."""
+
+    length: Any = None
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.done: Deferred[None] = Deferred()
+        self.consumer: Any = None
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        self.consumer = consumer
+        return self.done
+
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.told.append("resume")
+
+    def stopProducing(self) -> None:
+        self.told.append("stop")
+
+
 class RequestorCase(SynchronousTestCase):
     """Tests of a requestor; at the end, no timer is left."""
 

@@ -129,6 +129,8 @@ MAY_IMPORT = {
 LAZY = {
     ("sources", "pydicom.filebase"),
     ("sources", "pydicom.filewriter"),
+    ("sources", "pydicom.uid"),
+    ("sources", "pydicom.uid"),
     ("arguments", ""),
     ("__main__", ""),
     ("clients", "pydicom"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 
 from dicomnode import events, invocation, performing
 from dicomnode.core.command import (
@@ -20,38 +20,14 @@ from dicomnode.core.command import (
     Response,
     UnrecognizedRQ,
 )
-from dicomnode.errors import AssociationAborted, AssociationReleased, AssociationTimedOut, ContextNotAccepted
+from dicomnode.errors import AssociationAborted, AssociationTimedOut, ContextNotAccepted
 from dicomnode.requestor import ServiceUser
 from dicomnode.testing import CalledPeer
 from dicomnode.uids import VERIFICATION
 from tests.cases import CT, ECHO, FIND, QUERY, data, find_rq, message
-from tests.requestorcases import NAMES, RequestorCase
+from tests.requestorcases import NAMES, Producer, RequestorCase
 
 SIZE = 600_000
-
-
-class Producer:
-    """A body that produces when it is told."""
-
-    length: Any = None
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.done: Deferred[None] = Deferred()
-        self.consumer: Any = None
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        self.consumer = consumer
-        return self.done
-
-    def pauseProducing(self) -> None:
-        self.told.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.told.append("resume")
-
-    def stopProducing(self) -> None:
-        self.told.append("stop")
 
 
 class WindowTests(RequestorCase):
@@ -318,111 +294,6 @@ class InvokeTests(RequestorCase):
         echoed = association.echo()
         peer.responds(0)
         self.successResultOf(echoed)
-
-
-class CancelTests(RequestorCase):
-    """Nobody waits for the response any more."""
-
-    def test_waiting(self) -> None:
-        """What has not begun is not sent."""
-        peer, association = self.associates()
-        first, second = association.echo(), association.echo()
-        second.cancel()
-        self.failureResultOf(second, CancelledError)
-        peer.responds(0)
-        self.successResultOf(first)
-        self.assertEqual(len(peer.messages), 1)
-
-    def test_unanswered(self) -> None:
-        """The response to what has begun is awaited, and dropped."""
-        peer, association = self.associates()
-        first, second = association.store(b"data", **NAMES), association.echo()
-        first.cancel()
-        self.failureResultOf(first, CancelledError)
-        peer.responds(0)
-        peer.responds(0)
-        self.successResultOf(second)
-
-    def test_sending(self) -> None:
-        """A data set that is being sent is sent to its end."""
-        peer, association = self.associates()
-        body = Producer()
-        stored = association.store(body, **NAMES)
-        body.consumer.write(bytes(SIZE))
-        stored.cancel()
-        self.failureResultOf(stored, CancelledError)
-        body.done.callback(None)
-        self.turns(peer)
-        peer.responds(0)
-        self.assertEqual(len(peer.data_set), SIZE)
-
-    def test_not_yet_sending(self) -> None:
-        """So is one whose producer has yet to produce anything."""
-        peer, association = self.associates()
-        body = Producer()
-        found = association.invoke(find_rq(), body)
-        found.cancel()
-        self.failureResultOf(found, CancelledError)
-        body.done.callback(None)
-        peer.exchange()
-        self.assertEqual([type(item) for item in peer.messages], [CFindRQ])
-
-    def test_find(self) -> None:
-        """A C-FIND is cancelled by C-CANCEL-RQ; what still comes is dropped."""
-        peer, association = self.associates()
-        found = association.invoke(find_rq(), b"identifier")
-        peer.responds(0xFF00, b"match")
-        found.cancel()
-        self.failureResultOf(found, CancelledError)
-        peer.responds(0xFF00, b"match", to=0)
-        peer.responds(0xFE00, to=0)
-        self.assertEqual(peer.messages[1:], [CCancelRQ(message_id_being_responded_to=1)])
-        echoed = association.echo()
-        peer.responds(0)
-        self.successResultOf(echoed)
-
-    def test_find_while_sending(self) -> None:
-        """C-CANCEL-RQ does not come between the fragments of its own data set."""
-        peer, association = self.associates()
-        body = Producer()
-        found = association.invoke(find_rq(), body)
-        body.consumer.write(bytes(SIZE))
-        found.cancel()
-        self.failureResultOf(found, CancelledError)
-        peer.exchange()
-        self.assertEqual(len(peer.messages), 1)
-        body.done.callback(None)
-        self.turns(peer)
-        self.assertEqual(len(peer.data_set), SIZE)
-        self.assertEqual(peer.messages[1:], [CCancelRQ(message_id_being_responded_to=1)])
-
-    def test_find_when_released(self) -> None:
-        """There is nothing to cancel once the other end has asked for release."""
-        peer, association = self.associates()
-        body = Producer()
-        found = association.invoke(find_rq(), body)
-        body.consumer.write(bytes(SIZE))
-        peer._core.request_release()
-        outcome: list[Any] = []
-        found.addBoth(outcome.append)
-        peer.exchange()
-        outcome[0].trap(AssociationReleased)
-        body.done.callback(None)
-        self.turns(peer)
-        self.assertEqual(len(peer.data_set), SIZE)
-        peer.transport.lose()
-        self.assertEqual(self.seen.of(events.AssociationEnded)[0].how, "released")
-
-    def test_find_when_aborted(self) -> None:
-        """Nor once the association is over: what one failure leads to, the others may find."""
-        _, association = self.associates(
-            answer={"asynchronous_operations_window": (2, 1)}, asynchronous_operations=(2, 1)
-        )
-        first, second = (association.invoke(find_rq(), b"identifier") for _ in range(2))
-        first.addErrback(lambda failure: second.cancel())
-        association.abort()
-        self.failureResultOf(second, CancelledError)
-        self.assertEqual(self.seen.of(events.Unexpected), [])
 
 
 class BodyTests(RequestorCase):

@@ -188,6 +188,18 @@ class ClientTests(MainCase):
             self.assertEqual(self.exits(command, "host", "104", *paths), 1)
             self.assertIn(said, self.stdout.getvalue())
 
+    def test_no_stderr(self) -> None:
+        """Where nobody listens, nothing is said, and it is done all the same."""
+        for command, paths in (("store", ["nowhere"]), ("echo", [])):
+            with mock.patch.object(sys, "stderr", None):
+                self.assertEqual(self.exits(command, "host", "104", *paths), 7)
+
+    def test_interrupted(self) -> None:
+        """Interrupted before the reactor runs, it ends as it does later."""
+        self.patch(clients, "endpoint_for", mock.Mock(side_effect=KeyboardInterrupt))
+        self.assertEqual(self.exits("echo", "host", "104"), 130)
+        self.assert_said()
+
     def test_says_what_it_does(self) -> None:
         """With -v, each file is a line on stderr, and so is how far it is."""
 

@@ -9,14 +9,16 @@ import json
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from dicomnode import events
 from dicomnode.acceptor import Acceptor
-from dicomnode.core.association import Association
+from dicomnode.core.association import Aborted, Association
 from dicomnode.core.command import CEchoRQ, CEchoRSP, CGetRQ, CStoreRSP, NEventReportRQ
 from dicomnode.core.items import CommonExtendedNegotiation, ExtendedNegotiation, RoleSelection, UserIdentity
 from dicomnode.core.machine import Role
@@ -248,6 +250,37 @@ class AssociateTests(RequestorCase):
         associating = associate(self.reactor, Endpoint())
         associating.cancel()
         self.failureResultOf(associating, CancelledError)
+
+    def test_endpoint_cancelled(self) -> None:
+        """Twisted's endpoints have an error of their own for that: it is not what is told."""
+        reactor: Any = MemoryReactorClock()
+        endpoint = TCP4ClientEndpoint(reactor, "192.0.2.1", 104)
+        associating = associate(reactor, endpoint, contexts={VERIFICATION: [IMPLICIT_VR_LE]})
+        associating.cancel()
+        self.failureResultOf(associating, CancelledError)
+
+    def test_ended_by_who_is_told(self) -> None:
+        """An observer that is told of the association may end it, or have nobody wait for it any more."""
+        for end, error in (
+            (lambda association, _: association.abort(), AssociationAborted),
+            (lambda _, associating: associating.cancel(), CancelledError),
+        ):
+            kinds: list[type[events.Event]] = []
+            waiting: list[Deferred[Any]] = []
+
+            def observe(
+                event: events.Event, end: Any = end, kinds: Any = kinds, waiting: Any = waiting
+            ) -> None:
+                kinds.append(type(event))
+                if isinstance(event, events.AssociationAccepted):
+                    end(event.association, *waiting)
+
+            peer, associating = self.requests(observe=observe)
+            waiting.append(associating)
+            peer.accepts()
+            self.failureResultOf(associating, error)
+            self.assertEqual(peer.indications[-1], Aborted(0, 0, by_peer=True))
+            self.assertNotIn(events.Unexpected, kinds)
 
     def test_no_context(self) -> None:
         """An association without a context is one all the same."""

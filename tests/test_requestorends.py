@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -18,6 +19,7 @@ from dicomnode.errors import (
     LocalProtocolError,
 )
 from dicomnode.testing import CalledPeer
+from dicomnode.timers import MIN_PROGRESS
 from tests.requestorcases import NAMES, RequestorCase
 
 
@@ -205,6 +207,22 @@ class EndTests(RequestorCase):
         self.successResultOf(stored)
         self.reactor.advance(10_000)
         self.assertEqual(self.seen.of(events.TimedOut), [])
+
+    def test_read_slowly_throughout(self) -> None:
+        """Nor is one given up that reads steadily, though the transport has not written all by then."""
+        for octets, patient in ((MIN_PROGRESS, True), (MIN_PROGRESS - 1, False)):
+            _peer, association = self.associates(CalledPeer(capacity=1000))
+            protocol = association._association
+            stored = association.store(bytes(1 << 20), **NAMES)
+            left = count(1 << 20, -octets)  # looked at once in each network timeout
+            self.patch(protocol._wire, "outstanding", left.__next__)
+            protocol._gate.read_meanwhile()
+            for _ in range(10):
+                self.reactor.advance(40)
+                self.reactor.advance(0)
+            self.assertEqual(stored.called, not patient)
+            association.abort()
+            self.failureResultOf(stored)
 
     def test_half_a_pdu(self) -> None:
         """One that is idle is not to leave a PDU unfinished."""

@@ -76,6 +76,12 @@ class FindTests(SynchronousTestCase):
         self.assertEqual((broken[0], broken[2]), ("a", True))
         self.assertEqual(lost, ("b", "No such file or directory", True))
 
+    def test_no_uid(self) -> None:
+        """One whose SOP Class is no UID is: in a request, it would cost the others."""
+        for sop_class in ("1" * 65, "1.2.x", "1..2"):
+            dicom(self.home / "a", sop_class)
+            self.assertEqual(self.passed(self.home), [("a", "its SOP Class UID is not a UID", True)])
+
     def test_no_directory(self) -> None:
         """A directory that cannot be read is said."""
         (self.home / "d").mkdir()

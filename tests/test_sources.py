@@ -15,6 +15,7 @@ from typing import Any
 import pydicom
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
 from pydicom.filereader import read_file_meta_info
 from twisted.internet.defer import CancelledError
 
@@ -38,6 +39,9 @@ from tests.interop.samples import data_set_of
 from tests.requestorcases import RequestorCase
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+
+
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 
 
 def shipped(name: str) -> str:
@@ -311,6 +315,20 @@ class DatasetTests(StoreCase):
         _, association = self.associates(contexts={str(read.SOPClassUID): [EXPLICIT_VR_LE]})
         error = self.failureResultOf(association.store(read), ContextNotAccepted).value
         self.assertEqual(error.transfer_syntax, read.file_meta.TransferSyntaxUID)
+
+    def test_made_encapsulated(self) -> None:
+        """Of one that was made, and not read, encapsulated pixel data has an undefined length (PS3.5 A.4)."""
+        what = made()
+        what.file_meta = pydicom.dataset.FileMetaDataset()
+        what.add_new("PixelData", "OB", b"")
+        for syntax, head in (
+            (JPEG_BASELINE, b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff"),
+            (EXPLICIT_VR_LE, b"\xe0\x7f\x10\0OB\0\0\x02\0\0\0"),
+            ("1.2.3", b"\xe0\x7f\x10\0OB\0\0\x02\0\0\0"),
+        ):
+            what.file_meta.TransferSyntaxUID = syntax
+            what.PixelData = encapsulate([b"frame "]) if syntax == JPEG_BASELINE else b"\0\0"
+            self.assertIn(head, sources._octets(what, syntax))
 
     def test_without_file_meta(self) -> None:
         """One without File Meta Information goes as it was read."""

@@ -29,6 +29,10 @@ class Socket:
     def __init__(self) -> None:
         self.options: list[tuple[int, int, int]] = []
         self.closed = False
+        self.descriptor = 0
+
+    def fileno(self) -> int:
+        return -1 if self.closed else self.descriptor
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
         if self.closed:
@@ -125,6 +129,25 @@ class WireTests(SynchronousTestCase):
             descriptor.takes = 100
             descriptor.doWrite()
             self.assertEqual(b"".join(descriptor.sent), b"response")
+
+    def test_outstanding(self) -> None:
+        """What waits here is told with what the system has of it, as far as there is anyone to tell."""
+        self.descriptor.socket.closed = True
+        self.descriptor.takes = 3
+        self.wire.write(b"response")
+        self.assertEqual(self.wire.outstanding(), 5)
+        self.descriptor.doWrite()
+        self.assertEqual(self.wire.outstanding(), 2)
+        ours, theirs = socket.socketpair()
+        self.descriptor.socket.closed = False
+        self.descriptor.socket.descriptor = ours.fileno()
+        with ours, theirs:
+            self.assertEqual(self.wire.outstanding(), 2)
+            ours.send(b"not read")
+            self.assertGreater(self.wire.outstanding(), 2)
+            theirs.recv(100)
+            self.assertEqual(self.wire.outstanding(), 2)
+        self.assertEqual(self.wired(Transport(Protocol())).outstanding(), 0)
 
     def test_order(self) -> None:
         """Nothing overtakes what waits."""

@@ -4,6 +4,7 @@ import sys
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import ConnectError
 from twisted.internet.task import react
 
 from dicomnode import DicomNodeError, Status, associate, plan
@@ -30,7 +31,7 @@ async def send(reactor, endpoint, paths) -> int:
 async def send_all(reactor, host: str, port: str, *paths: str) -> None:
     try:
         arrived = await send(reactor, HostnameEndpoint(reactor, host, int(port)), paths)
-    except DicomNodeError as error:
+    except (DicomNodeError, ConnectError, OSError) as error:
         sys.exit(f"{host}: {error}")
     sys.exit(0 if arrived == len(paths) else 1)
 

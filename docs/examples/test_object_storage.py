@@ -1,4 +1,7 @@
-"""How a storage is tested without a socket, a thread or a wait: ``trial test_object_storage.py``."""
+"""How a storage is tested without a socket, a thread or a wait.
+
+``python -m twisted.trial test_object_storage`` runs them.
+"""
 
 from object_storage import Bucket, ObjectStorage, Upload
 from twisted.internet.defer import Deferred

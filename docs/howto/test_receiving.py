@@ -1,4 +1,7 @@
-"""How a program that sends instances is tested: by what arrives. ``trial test_receiving.py`` runs it."""
+"""How a program that sends instances is tested: by what arrives.
+
+``python -m twisted.trial test_receiving`` runs it.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,246 @@
+"""Tests of :mod:`dicomnode.invocation`: what becomes of what nobody waits for, and of what is not sent."""
+
+# mypy: allow-untyped-calls
+# (trial's assertions are not annotated)
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+
+from dicomnode import events
+from dicomnode.core.association import ReleaseConfirmed
+from dicomnode.core.command import CCancelRQ, CEchoRQ, CStoreRQ
+from dicomnode.errors import AssociationAborted, AssociationLost, AssociationReleased, AssociationTimedOut
+from dicomnode.testing import CalledPeer
+from tests.cases import ECHO, TIMEOUTS, echo_rq, find_rq, message, store_rq
+from tests.requestorcases import NAMES, Producer, RequestorCase
+
+SIZE = 600_000
+
+
+class CancelTests(RequestorCase):
+    """Nobody waits for the response any more."""
+
+    def test_waiting(self) -> None:
+        """What has not begun is not sent."""
+        peer, association = self.associates()
+        first, second = association.echo(), association.echo()
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        peer.responds(0)
+        self.successResultOf(first)
+        self.assertEqual(len(peer.messages), 1)
+
+    def test_unanswered(self) -> None:
+        """The response to what has begun is awaited, and dropped."""
+        peer, association = self.associates()
+        first, second = association.store(b"data", **NAMES), association.echo()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        peer.responds(0)
+        peer.responds(0)
+        self.successResultOf(second)
+
+    def test_sending(self) -> None:
+        """A data set that is being sent is sent to its end."""
+        peer, association = self.associates()
+        body = Producer()
+        stored = association.store(body, **NAMES)
+        body.consumer.write(bytes(SIZE))
+        stored.cancel()
+        self.failureResultOf(stored, CancelledError)
+        body.done.callback(None)
+        self.turns(peer)
+        peer.responds(0)
+        self.assertEqual(len(peer.data_set), SIZE)
+
+    def test_not_yet_sending(self) -> None:
+        """What has not begun, for its producer has yet to produce anything, is taken back."""
+        peer, association = self.associates()
+        for request in (find_rq(), store_rq()):
+            body = Producer()
+            invoked, echoed = association.invoke(request, body), association.echo()
+            invoked.cancel()
+            self.failureResultOf(invoked, CancelledError)
+            self.assertEqual(body.told[-1], "stop")
+            body.consumer.write(b"too late")
+            body.done.callback(None)
+            peer.responds(0)
+            self.successResultOf(echoed)
+        self.assertEqual([type(item) for item in peer.messages], [CEchoRQ, CEchoRQ])
+
+    def test_behind_what_is_not_read(self) -> None:
+        """So is what waits for the other end to read what is before it."""
+        peer, association = self.associates(
+            CalledPeer(capacity=1000),
+            answer={"asynchronous_operations_window": (2, 1)},
+            asynchronous_operations=(2, 1),
+        )
+        stored = association.store(bytes(4000), **NAMES)
+        found = association.invoke(find_rq(), b"identifier")
+        self.assertTrue(peer.transport.full)
+        found.cancel()
+        self.failureResultOf(found, CancelledError)
+        self.turns(peer)
+        peer.responds(0)
+        self.successResultOf(stored)
+        self.assertEqual([type(item) for item in peer.messages], [CStoreRQ])
+
+    def test_find(self) -> None:
+        """A C-FIND is cancelled by C-CANCEL-RQ; what still comes is dropped."""
+        peer, association = self.associates()
+        found = association.invoke(find_rq(), b"identifier")
+        peer.responds(0xFF00, b"match")
+        found.cancel()
+        self.failureResultOf(found, CancelledError)
+        peer.responds(0xFF00, b"match", to=0)
+        peer.responds(0xFE00, to=0)
+        self.assertEqual(peer.messages[1:], [CCancelRQ(message_id_being_responded_to=1)])
+        echoed = association.echo()
+        peer.responds(0)
+        self.successResultOf(echoed)
+
+    def test_find_while_sending(self) -> None:
+        """C-CANCEL-RQ does not come between the fragments of its own data set."""
+        peer, association = self.associates()
+        body = Producer()
+        found = association.invoke(find_rq(), body)
+        body.consumer.write(bytes(SIZE))
+        found.cancel()
+        self.failureResultOf(found, CancelledError)
+        peer.exchange()
+        self.assertEqual(len(peer.messages), 1)
+        body.done.callback(None)
+        self.turns(peer)
+        self.assertEqual(len(peer.data_set), SIZE)
+        self.assertEqual(peer.messages[1:], [CCancelRQ(message_id_being_responded_to=1)])
+
+    def test_find_when_released(self) -> None:
+        """There is nothing to cancel once the other end has asked for release."""
+        peer, association = self.associates()
+        body = Producer()
+        found = association.invoke(find_rq(), body)
+        body.consumer.write(bytes(SIZE))
+        peer._core.request_release()
+        outcome: list[Any] = []
+        found.addBoth(outcome.append)
+        peer.exchange()
+        outcome[0].trap(AssociationReleased)
+        body.done.callback(None)
+        self.turns(peer)
+        self.assertEqual(len(peer.data_set), SIZE)
+        peer.transport.lose()
+        self.assertEqual(self.seen.of(events.AssociationEnded)[0].how, "released")
+
+    def test_find_when_aborted(self) -> None:
+        """Nor once the association is over: what one failure leads to, the others may find."""
+        _, association = self.associates(
+            answer={"asynchronous_operations_window": (2, 1)}, asynchronous_operations=(2, 1)
+        )
+        first, second = (association.invoke(find_rq(), b"identifier") for _ in range(2))
+        first.addErrback(lambda failure: second.cancel())
+        association.abort()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(self.seen.of(events.Unexpected), [])
+
+
+class ReleasedTests(RequestorCase):
+    """The other end asks for release while the body of what is to be sent has produced nothing."""
+
+    def test_stopped(self) -> None:
+        """It is stopped, whatever becomes of it, nothing of it is sent, and the release is answered."""
+        for ends in (lambda body: body.done.callback(None), lambda body: body.done.errback(OSError()), None):
+            peer, association = self.associates()
+            body = Producer()
+            stored, ended = association.store(body, **NAMES), association.when_ended()
+            peer.releases()
+            self.failureResultOf(stored, AssociationReleased)
+            self.assertEqual(body.told[-1], "stop")
+            if ends is not None:
+                ends(body)
+            self.successResultOf(ended)
+            self.assertEqual(peer.messages, [])
+            self.assertEqual(self.seen.of(events.InvocationStarted), [])
+            self.assertEqual(peer.indications[-1], ReleaseConfirmed())
+
+
+class EarlyTests(RequestorCase):
+    """The other end answers that all is well before it has all."""
+
+    def begins(self) -> tuple[CalledPeer, Producer, Any]:
+        peer, association = self.associates()
+        body = Producer()
+        stored = association.store(body, **NAMES)
+        body.consumer.write(bytes(SIZE))
+        self.turns(peer)
+        return peer, body, stored
+
+    def test_sent_to_its_end(self) -> None:
+        """It holds once all is sent."""
+        for status in (0x0000, 0xB000):
+            peer, body, stored = self.begins()
+            peer.responds(status)
+            self.assertNoResult(stored)
+            body.done.callback(None)
+            self.assertEqual(self.successResultOf(stored).status, status)
+            self.turns(peer)
+            self.assertEqual(len(peer.data_set), SIZE)
+
+    def test_not_sent_to_its_end(self) -> None:
+        """It does not, where the rest cannot be sent: what has not come whole has not arrived."""
+        peer, body, stored = self.begins()
+        peer.responds(0)
+        peer.transport.lose()
+        self.failureResultOf(stored, AssociationLost)
+        peer, body, stored = self.begins()
+        peer.responds(0)
+        body.done.errback(OSError("gone"))
+        self.failureResultOf(stored, OSError)
+        self.assertIsNone(self.seen.of(events.InvocationEnded)[-1].response)
+
+    def test_answered_twice(self) -> None:
+        """A second answer is one to nothing."""
+        peer, _, stored = self.begins()
+        peer.responds(0)
+        peer.responds(0, to=0)
+        self.failureResultOf(stored, AssociationAborted)
+
+
+class DIMSETimeoutTests(RequestorCase):
+    """The DIMSE timeout is for a response: nothing else stands for one."""
+
+    def test_something_else(self) -> None:
+        """Who goes on asking, and does not answer, has no longer than who is silent."""
+        for size in (None, 7):
+            peer, association = self.associates(CalledPeer(size))
+            echoed = association.echo()
+            for _ in range(int(TIMEOUTS.dimse) - 1):
+                self.reactor.advance(1)
+                peer.sends(message(ECHO, echo_rq()))
+            self.assertNoResult(echoed)
+            self.reactor.advance(1)
+            self.reactor.advance(0)
+            error = self.failureResultOf(echoed, AssociationTimedOut).value
+            self.assertEqual((error.what, error.seconds), ("DIMSE", TIMEOUTS.dimse))
+
+    def test_due_while_something_else_comes(self) -> None:
+        """It is due when that has come, where the timeout passes meanwhile."""
+        peer, association = self.associates()
+        echoed = association.echo()
+        octets = message(ECHO, echo_rq())
+        self.reactor.advance(TIMEOUTS.dimse - 1)
+        peer.sends(octets[:20])
+        self.reactor.advance(2)
+        self.assertNoResult(echoed)
+        peer.sends(octets[20:])
+        self.reactor.pump([0.001, 0])
+        self.failureResultOf(echoed, AssociationTimedOut)
+
+    def test_pending(self) -> None:
+        """Pending is no status of a C-STORE, of which more would come."""
+        peer, association = self.associates()
+        stored = association.store(b"data", **NAMES)
+        peer.responds(0xFF00)
+        self.assertEqual(self.successResultOf(stored).status, 0xFF00)
