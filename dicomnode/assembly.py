@@ -278,7 +278,7 @@ def rereading(
         for endpoint in readable:
             try:
                 endpoint.read()
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 observe(events.CertificatesNotRead(endpoint.path, str(error)))
             else:
                 observe(events.CertificatesRead(endpoint.path))

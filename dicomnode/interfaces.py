@@ -321,3 +321,15 @@ class IReadable(Interface):
 
     def read() -> None:
         """Read the files again. Raise ValueError, with a line on what is wrong, to stay as before."""
+
+
+class IShareable(IReadable):
+    """Certificates that one of several processes reads from files, and tells the others.
+
+    Those that can only be read again are read by each process of ``storescp --processes``.
+    """
+
+    contents: Mapping[str, bytes] = Attribute("What is in force of the files, by their paths.")
+
+    def use(contents: Mapping[str, bytes]) -> None:
+        """Let this be in force, as if it had been read. Raise ValueError, as above."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +11,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import crypto
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
+
+from dicomnode.contents import Contents
 
 _T = TypeVar("_T")
 
@@ -22,47 +23,49 @@ class InvalidCertificates(ValueError):
     """Keys or certificates cannot be used. The message is one line that says which, and why."""
 
 
-def private_key(path: str) -> crypto.PKey:
+def private_key(path: str, files: Contents) -> crypto.PKey:
     """Return the private key in a file. It has no password: nobody is there to be asked for it.
 
+    :param files: from which it is read.
     :raises InvalidCertificates: when there is none; so do the others here.
     """
-    key = _load("private key", path, lambda data: load_pem_private_key(data, None))
+    key = _load("private key", path, files, lambda data: load_pem_private_key(data, None))
     return crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]
 
 
-def certificates(what: str, path: str) -> list[crypto.X509]:
+def certificates(what: str, path: str, files: Contents) -> list[crypto.X509]:
     """Return the certificates in a file, at least one.
 
     :param what: what they are, for who is told that they cannot be read.
     """
-    found = _load(what, path, x509.load_pem_x509_certificates)
+    found = _load(what, path, files, x509.load_pem_x509_certificates)
     return [crypto.X509.from_cryptography(certificate) for certificate in found]
 
 
-def trust_roots(path: str) -> Any:
+def trust_roots(path: str, files: Contents) -> Any:
     """Return the certificates in a file, or in the ``.pem`` and ``.crt`` files of a directory, as trusted."""
-    paths = [path]
-    if os.path.isdir(path):
-        names = sorted(name for name in os.listdir(path) if name.endswith((".pem", ".crt")))
-        paths = [os.path.join(path, name) for name in names]
-    roots = [Certificate(root) for one in paths for root in certificates("trust roots", one)]  # type: ignore[no-untyped-call]
+    try:
+        paths = files.below(path, ".pem", ".crt")
+    except OSError as error:
+        raise InvalidCertificates(f"trust roots {path!r}: {error.strerror or error}") from None
+    paths = [path] if paths is None else paths
+    roots = [Certificate(root) for one in paths for root in certificates("trust roots", one, files)]  # type: ignore[no-untyped-call]
     if not roots:
         raise InvalidCertificates(f"trust roots {path!r}: there are none")
     return trustRootFromCertificates(roots)  # type: ignore[no-untyped-call]
 
 
-def crls(path: str) -> list[x509.CertificateRevocationList]:
+def crls(path: str, files: Contents) -> list[x509.CertificateRevocationList]:
     """Return the certificate revocation lists in a file, at least one."""
 
     def load(data: bytes) -> list[x509.CertificateRevocationList]:
         parts = data.split(_END_OF_CRL)[:-1] or [data]
         return [x509.load_pem_x509_crl(part + _END_OF_CRL) for part in parts]
 
-    return _load("CRL", path, load)
+    return _load("CRL", path, files, load)
 
 
-def dh_parameters(path: str) -> bytes:
+def dh_parameters(path: str, files: Contents) -> bytes:
     """Return the file with the group of DHE, once it is seen that it may be one."""
 
     def load(data: bytes) -> bytes:
@@ -70,7 +73,7 @@ def dh_parameters(path: str) -> bytes:
             raise ValueError(path)
         return data
 
-    return _load("DH parameters", path, load)
+    return _load("DH parameters", path, files, load)
 
 
 def ffdhe2048() -> bytes:
@@ -86,10 +89,9 @@ def ffdhe2048() -> bytes:
     return b"-----BEGIN DH PARAMETERS-----\n" + base64.encodebytes(der) + b"-----END DH PARAMETERS-----\n"
 
 
-def _load(what: str, path: str, load: Callable[[bytes], _T]) -> _T:
+def _load(what: str, path: str, files: Contents, load: Callable[[bytes], _T]) -> _T:
     try:
-        with open(path, "rb") as file:
-            return load(file.read())
+        return load(files.read(path))
     except OSError as error:
         raise InvalidCertificates(f"{what} {path!r}: {error.strerror or error}") from None
     except (TypeError, ValueError, UnsupportedAlgorithm):

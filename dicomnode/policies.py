@@ -290,7 +290,11 @@ class PolicyFile:
 
         :raises ValueError: when it cannot be used.
         """
-        self._entries = tuple(_entries(tomllib.loads(text)))
+        try:
+            document = tomllib.loads(text)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        self._entries = tuple(_entries(document))
         self.text = text
 
     def consider(self, request: AssociateRQ, peer: IAddress, certificate: Certificate | None = None) -> None:

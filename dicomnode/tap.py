@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, TextIO, cast
 
 from twisted.internet.defer import Deferred
@@ -33,8 +34,9 @@ from dicomnode.assembly import (
     threads,
     writable,
 )
+from dicomnode.contents import knowing
 from dicomnode.implementation import __version__
-from dicomnode.interfaces import IReadable
+from dicomnode.interfaces import IReadable, IShareable
 from dicomnode.ledger import Ledger, Page, SharedSlots
 from dicomnode.limits import Slots
 from dicomnode.node import Node
@@ -176,7 +178,7 @@ def makeService(options: Mapping[str, Any], *, relay: Relay | None = None) -> Co
         reactor,
         shared,
         Ledger.make(options["processes"], most_associations(limits)),
-        brief=lambda: replace(brief, policy=policy_file.text if policy_file is not None else None),
+        brief=lambda: replace(brief, policy=_text(policy_file), contents=tuple(map(_contents, endpoints))),
         relay=_relay_to(options) if relay is None else relay,
         failed=failed,
         lost=lost,
@@ -185,7 +187,7 @@ def makeService(options: Mapping[str, Any], *, relay: Relay | None = None) -> Co
     )
 
     if reread is not None:
-        reread = _reread_by_all(reread, workers, policy_file)
+        reread = _reread_by_all(reread, workers, policy_file, endpoints)
     return Command(
         reactor,
         shared,
@@ -198,8 +200,8 @@ def makeService(options: Mapping[str, Any], *, relay: Relay | None = None) -> Co
     )
 
 
-def make_worker(brief: Brief, reports: Reports) -> tuple[Worker, Callable[[str | None], None]]:
-    """Return the service of one of several processes, and what reads again when it is told to.
+def make_worker(brief: Brief, reports: Reports) -> tuple[Worker, Callable[[Any], None]]:
+    """Return the service of one of several processes, and what is told what is in force from now on.
 
     :param reports: by which it tells what arrives of studies.
     :raises CannotStart: when an endpoint cannot be made, as it could in the process that started this one.
@@ -227,30 +229,62 @@ def make_worker(brief: Brief, reports: Reports) -> tuple[Worker, Callable[[str |
         return page.connections <= page.ledger.fewest()
 
     try:
-        endpoints = [inherited(reactor, *pair, ours) for pair in brief.sockets]
+        endpoints = []
+        for socket, contents in zip(brief.sockets, brief.contents or repeat(None)):  # noqa: B905
+            with knowing(_octets(contents)):
+                endpoints.append(inherited(reactor, *socket, ours))
     except Exception as error:  # as in endpoint_of()
         raise CannotStart(str(error)) from None
 
-    def reread(policy: str | None) -> None:
-        if policy_file is not None and policy is not None:
+    def reread(in_force: tuple[str | None, Sequence[Mapping[str, str] | None]]) -> None:
+        policy, contents = in_force
+        if policy_file is not None and policy is not None and policy != policy_file.text:
             policy_file.use(policy)
-        for endpoint in endpoints:
-            if IReadable.providedBy(endpoint):
-                with suppress(ValueError):  # who told us to has said so
+        for endpoint, files in zip(endpoints, contents, strict=True):
+            try:
+                if files is not None and IShareable.providedBy(endpoint):
+                    cast(IShareable, endpoint).use(_octets(files))
+                elif IReadable.providedBy(endpoint):
                     cast(IReadable, endpoint).read()
+            except (OSError, ValueError) as error:
+                observe(events.CertificatesNotRead(cast(IReadable, endpoint).path, str(error)))
 
     service = Worker(endpoints, acceptor, pool, page=page, grace=options["grace"], behind=commands)
     return service, reread
 
 
 def _reread_by_all(
-    reread: Callable[[], None], workers: Workers, policy: PolicyFile | None
+    reread: Callable[[], None], workers: Workers, policy: PolicyFile | None, endpoints: Sequence[object]
 ) -> Callable[[], None]:
+    """Return what reads again, and tells workers what is in force, unless that is what was."""
+    theirs = any(IReadable.providedBy(one) and not IShareable.providedBy(one) for one in endpoints)
+
+    def in_force() -> tuple[str | None, list[Mapping[str, str] | None]]:
+        return _text(policy), [_contents(endpoint) for endpoint in endpoints]
+
     def reread_by_all() -> None:
+        before = in_force()
         reread()
-        workers.order("reread", policy.text if policy is not None else None)
+        after = in_force()
+        if theirs or after != before:
+            workers.order("reread", after)
 
     return reread_by_all
+
+
+def _text(policy: PolicyFile | None) -> str | None:
+    return None if policy is None else policy.text
+
+
+def _contents(endpoint: object) -> Mapping[str, str] | None:
+    """Return what is in force of an endpoint's files, as text: JSON has no octets."""
+    if not IShareable.providedBy(endpoint):
+        return None
+    return {path: octets.decode("latin-1") for path, octets in endpoint.contents.items()}
+
+
+def _octets(contents: Mapping[str, str] | None) -> dict[str, bytes]:
+    return {path: text.encode("latin-1") for path, text in (contents or {}).items()}
 
 
 def _log_to(options: Mapping[str, Any]) -> ILogObserver:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar, cast
 
@@ -46,7 +47,8 @@ from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from dicomnode import pem
-from dicomnode.interfaces import IReadable
+from dicomnode.contents import Contents, known
+from dicomnode.interfaces import IShareable
 from dicomnode.pem import InvalidCertificates
 from dicomnode.profiles import Profile
 
@@ -84,7 +86,11 @@ _UNVERIFIED = {
 
 
 def _arguments(
-    profile: Profile, private_key: str | None, certificate: str | None, extra_chain: str | None = None
+    profile: Profile,
+    files: Contents,
+    private_key: str | None,
+    certificate: str | None,
+    extra_chain: str | None = None,
 ) -> dict[str, Any]:
     """Return what there is to say to CertificateOptions about a profile, and of who we are."""
     arguments: dict[str, Any] = {
@@ -93,18 +99,18 @@ def _arguments(
         "lowerMaximumSecurityTo": profile.maximum,
     }
     if private_key is not None and certificate is not None:
-        key = arguments["privateKey"] = pem.private_key(private_key)
-        ours, *chain = pem.certificates("certificate", certificate)
+        key = arguments["privateKey"] = pem.private_key(private_key, files)
+        ours, *chain = pem.certificates("certificate", certificate, files)
         if ours.to_cryptography().public_key() != key.to_cryptography_key().public_key():  # type: ignore[union-attr]
             raise InvalidCertificates(f"private key {private_key!r}: it is not that of {certificate!r}")
         arguments["certificate"] = ours
         if extra_chain is not None:
-            chain += pem.certificates("certificate chain", extra_chain)
+            chain += pem.certificates("certificate chain", extra_chain, files)
         arguments["extraCertChain"] = chain
     return arguments
 
 
-@implementer(IOpenSSLServerConnectionCreator, IReadable)
+@implementer(IOpenSSLServerConnectionCreator, IShareable)
 class ServerOptions:
     """What a server shows of itself, and whom it lets in. All files are PEM.
 
@@ -151,33 +157,38 @@ class ServerOptions:
             ClientCertificate.REQUEST: SSL.VERIFY_PEER,
             ClientCertificate.NONE: SSL.VERIFY_NONE,
         }[client_certificate]
-        self.read()
+        self.use(known())
 
     def read(self) -> None:
         """Read the files again: for connections from now on.
 
         :raises InvalidCertificates: when they cannot be used; what was read before stays in force.
         """
-        arguments = _arguments(self._profile, *self._own)
+        self.use({})
+
+    def use(self, contents: Mapping[str, bytes]) -> None:
+        """Let what is in the files, as someone else has read them, be in force; as above."""
+        files = Contents(contents)
+        arguments = _arguments(self._profile, files, *self._own)
         if self._trust_roots is not None:
-            arguments["trustRoot"] = pem.trust_roots(self._trust_roots)
-        crls = [] if self._crl is None else pem.crls(self._crl)
-        dh_parameters = pem.dh_parameters(self._dh_parameters) if self._dh_parameters else pem.ffdhe2048()
-        with tempfile.NamedTemporaryFile(suffix=".pem") as file:  # OpenSSL reads them from no other place
-            file.write(dh_parameters)
-            file.flush()
-            group = FilePath(file.name)
-            arguments["dhParameters"] = DiffieHellmanParameters.fromFile(group)  # type: ignore[no-untyped-call]
-            try:
-                context = CertificateOptions(**arguments).getContext()
-            except SSL.Error as error:
-                raise InvalidCertificates(f"certificate {self.path!r}: {reasons(error)}") from None
+            arguments["trustRoot"] = pem.trust_roots(self._trust_roots, files)
+        crls = [] if self._crl is None else pem.crls(self._crl, files)
+        group = pem.dh_parameters(self._dh_parameters, files) if self._dh_parameters else pem.ffdhe2048()
+        try:
+            context = _context(arguments, group)
+        except SSL.Error as error:
+            raise InvalidCertificates(f"certificate {self.path!r}: {reasons(error)}") from None
+        except OSError as error:
+            why = error.strerror or error
+            raise InvalidCertificates(f"a temporary file for DH parameters: {why}") from None
         store = context.get_cert_store()
         if crls and store is not None:
             for crl in crls:
                 store.add_crl(crl)
             store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
         self._context = context
+        #: what is in force of the files, by their paths
+        self.contents = files
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         def verified(_: object, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
@@ -190,6 +201,15 @@ class ServerOptions:
         connection = SSL.Connection(self._context, None)
         connection.set_verify(self._verify, verified)
         return connection
+
+
+def _context(arguments: dict[str, Any], group: bytes) -> SSL.Context:
+    """Return the context for these arguments, with a group of DHE."""
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:  # OpenSSL reads it from no other place
+        file.write(group)
+        file.flush()
+        parameters = DiffieHellmanParameters.fromFile(FilePath(file.name))  # type: ignore[no-untyped-call]
+        return CertificateOptions(**arguments, dhParameters=parameters).getContext()
 
 
 def client_options(
@@ -209,15 +229,16 @@ def client_options(
     """
     if private_key is None and certificate is not None:
         raise InvalidCertificates("a certificate needs its private key")
-    arguments = _arguments(profile, private_key, certificate or private_key)
-    roots = None if trust_roots is None else pem.trust_roots(trust_roots)
+    files = Contents()
+    arguments = _arguments(profile, files, private_key, certificate or private_key)
+    roots = None if trust_roots is None else pem.trust_roots(trust_roots, files)
     options: IOpenSSLClientConnectionCreator = optionsForClientTLS(
         hostname, trustRoot=roots, extraCertificateOptions=arguments
     )
     return options
 
 
-@implementer(IStreamServerEndpoint, IReadable)
+@implementer(IStreamServerEndpoint, IShareable)
 class TLSServerEndpoint:
     """Speaks TLS on what another endpoint listens on."""
 
@@ -229,9 +250,18 @@ class TLSServerEndpoint:
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         return self._endpoint.listen(_Factory(self._options, False, protocolFactory))
 
+    @property
+    def contents(self) -> Mapping[str, bytes]:
+        """What is in force of the files of the options."""
+        return self._options.contents
+
     def read(self) -> None:
         """Read the files of the options again."""
         self._options.read()
+
+    def use(self, contents: Mapping[str, bytes]) -> None:
+        """Let what someone else has read of them be in force."""
+        self._options.use(contents)
 
 
 class _Transport(TLSMemoryBIOProtocol):

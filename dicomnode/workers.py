@@ -71,6 +71,8 @@ class Brief:
     sockets: tuple[tuple[int, str | None], ...] = ()
     #: of the ledger: how many regions, how many records in each, and which region is the worker's
     ledger: tuple[int, int, int] = (1, 0, 0)
+    #: of each socket's endpoint, what is in force of its files, if it says so: their octets, in Latin-1
+    contents: tuple[Mapping[str, str] | None, ...] = ()
 
     @classmethod
     def of(cls, line: bytes) -> Brief:
@@ -78,6 +80,7 @@ class Brief:
         values = json.loads(line)
         values["sockets"] = tuple((descriptor, description) for descriptor, description in values["sockets"])
         values["ledger"] = tuple(values["ledger"])
+        values["contents"] = tuple(values["contents"])
         return cls(**values)
 
     def encode(self) -> bytes:

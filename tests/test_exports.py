@@ -74,7 +74,7 @@ MODULES = {
     "interfaces": """
         Body IAssociation IAssociationPolicy ICertificatePolicy ICommonExtendedNegotiation
         IExtendedNegotiation IImmediateStorage IInstanceWriter IOperation IReadable IRoleSelection IService
-        IStorage IUser Instance OnResponse Progress
+        IShareable IStorage IUser Instance OnResponse Progress
     """,
     "layout": "FIELDS FLAT Layout safe",
     "ledger": "Ledger Page SharedSlots",

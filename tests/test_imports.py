@@ -96,9 +96,10 @@ MAY_IMPORT = {
     "testing": "interfaces events commits peers samples",
     "contracts": "errors core interfaces events uids policies acceptor services waiting testing",
     "signals": "",
-    "pem": "",
+    "contents": "",
+    "pem": "contents",
     "profiles": "",
-    "tls": "interfaces pem profiles",
+    "tls": "interfaces contents pem profiles",
     "arguments": "",
     "ports": "arguments",
     "options": "arguments checkers uids networks partfile commits layout commandline ports",
@@ -108,7 +109,7 @@ MAY_IMPORT = {
     """,
     "tap": """
         interfaces events uids implementation policies limits acceptor partfile observers node signals options
-        ledger turns workers assembly studies reports
+        ledger turns workers assembly studies reports contents
     """,
     "": """
         errors core interfaces events implementation policies limits timers protocol requestor acceptor

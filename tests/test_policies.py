@@ -405,6 +405,7 @@ class PolicyFileTests(SynchronousTestCase):
             ("", "there is no [[allow]]: no one could associate"),
             ("allow = []", "there is no [[allow]]: no one could associate"),
             ('[allow]\naet = "CT1"', "there is no [[allow]]: no one could associate"),
+            ("allow = " + "[" * 5000, "it is nested too deeply"),
             ("deny = 1", "'deny' is not known; there is only [[allow]]"),
             ("[[allow]]", f"{number_1}it says none of aet, from, called, certificate"),
             ("allow = [1]", f"{number_1}it says none of aet, from, called, certificate"),

@@ -13,13 +13,16 @@ import signal
 import socket
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import succeed
 from twisted.logger import Logger, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import classImplements
 
 from dicomnode import assembly, events, tap
+from dicomnode.interfaces import IReadable
 from dicomnode.limits import Limits, Slots
 from dicomnode.lines import SAID
 from dicomnode.observers import LogObserver, Relay, begin_lines, lines_for
@@ -27,7 +30,8 @@ from dicomnode.policies import PolicyFile
 from dicomnode.records import record
 from dicomnode.studies import Arrived
 from dicomnode.tap import makeService
-from dicomnode.workers import REPORTS
+from dicomnode.workers import REPORTS, Shared
+from tests.certificates import Authority
 from tests.tapcases import TapCase
 from tests.test_executions import Process as Executed
 from tests.test_workers import Port, Process, Reactor
@@ -188,8 +192,56 @@ class ServiceTests(ServiceCase):
             else:
                 service._signals.reread()
                 order = self.processes[0].orders[-1]
-                self.assertEqual(order, b'reread "[[allow]]\\naet = \\"MR1\\""\n')
+                self.assertEqual(order, b'reread ["[[allow]]\\naet = \\"MR1\\"", [null]]\n')
         self.assertIn("The policy stays as it was", self.stderr.getvalue())
+        self.assertEqual(len(self.processes[0].orders), 2, "what stays as it was need not be said again")
+
+    def test_certificates(self) -> None:
+        """Upon SIGHUP it reads certificates, and tells them what is in force, where that has changed."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        authority = Authority(directory)
+        key, certificate = map(os.path.abspath, authority.issue("node"))
+        port = f"dicom-tls:0:privateKey={key}:certKey={certificate}:clientCertificate=none"
+        service = self.begin("--policy", self.policy("CT1"), "-p", port)
+        before = {path: Path(path).read_text("latin-1") for path in (key, certificate)}
+        self.assertEqual(self.processes[0].brief.contents, (None, before))
+        service._signals.reread()
+        self.assertEqual(len(self.processes[0].orders), 1)
+        for path, other in zip((key, certificate), authority.issue("other"), strict=True):
+            Path(path).write_bytes(Path(other).read_bytes())
+        after = {path: Path(path).read_text("latin-1") for path in (key, certificate)}
+        service._signals.reread()
+        order, _, argument = self.processes[0].orders[-1].partition(b" ")
+        self.assertEqual((order, json.loads(argument)), (b"reread", [POLICY.format("CT1"), [None, after]]))
+        self.processes[0].ready()
+        self.processes[0].ends(1)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.processes), 3)
+        self.assertEqual(self.processes[-1].brief.contents, (None, after))
+
+    def policy(self, title: str) -> str:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write(POLICY.format(title))
+        return path
+
+    def test_endpoint_of_others(self) -> None:
+        """What can only be read again is so by each, though it be in vain, and whatever it fails with."""
+
+        class Endpoint(Shared):
+            path = "others"
+
+            def read(self) -> None:
+                raise OSError("no")
+
+        classImplements(Endpoint, IReadable)
+        make = tap.endpoint_of
+        self.patch(tap, "endpoint_of", lambda *what: Endpoint(make(*what), "tcp:11112"))
+        service = self.begin()
+        service._signals.reread()
+        self.assertEqual(self.processes[0].orders[1:], [b"reread [null, [null]]\n"])
+        self.assertIn("The certificates stay as they were: no\n", self.stderr.getvalue())
 
     def test_one(self) -> None:
         """One process is the node itself."""

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
@@ -18,8 +22,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface.verify import verifyObject
 
 from dicomnode import events, pem, tls
+from dicomnode.contents import knowing
 from dicomnode.core.pdu import AssociateRJ
-from dicomnode.interfaces import IReadable
+from dicomnode.interfaces import IReadable, IShareable
 from dicomnode.limits import Limits
 from dicomnode.policies import CertificateSubject, certificate_of, common_name
 from dicomnode.profiles import Profile
@@ -301,6 +306,40 @@ class FileTests(TLSTestCase):
         verifyObject(IReadable, endpoint)
         verifyObject(IStreamServerEndpoint, endpoint)
         self.assertEqual(endpoint.path, self.certificate)
+
+    def test_shared(self) -> None:
+        """What one process has read, another uses, whatever has become of the files."""
+        roots = self.directory / "roots"
+        roots.mkdir()
+        Path(self.authority.path).rename(roots / "ca.pem")
+        options = ServerOptions(self.key, self.certificate, trust_roots=str(roots))
+        endpoint = TLSServerEndpoint(Endpoint(), options)
+        verifyObject(IShareable, options)
+        verifyObject(IShareable, endpoint)
+        paths = [self.key, self.certificate, str(roots / "ca.pem")]
+        self.assertEqual(endpoint.contents, {path: Path(path).read_bytes() for path in paths})
+        for path in paths:
+            Path(path).write_bytes(b"nothing")
+        with knowing(endpoint.contents):
+            other = ServerOptions(self.key, self.certificate, trust_roots=str(roots))
+        self.assertEqual(other.contents, endpoint.contents)
+        self.assertRaises(InvalidCertificates, endpoint.use, dict.fromkeys(paths, b"nothing"))
+        self.assertRaises(InvalidCertificates, endpoint.read)
+        self.assertEqual(other.contents, endpoint.contents)
+        endpoint.use(other.contents)
+
+    def test_no_room(self) -> None:
+        """A temporary file that cannot be made is said like what is wrong with the others."""
+        self.patch(tempfile, "NamedTemporaryFile", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        self.invalid("a temporary file for DH parameters: No space left")
+
+    def test_no_listing(self) -> None:
+        """So is a directory that cannot be listed."""
+        self.patch(os, "listdir", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+        roots = str(Path(self.authority.path).parent)
+        with self.assertRaises(InvalidCertificates) as raised:
+            ServerOptions(self.key, self.certificate, trust_roots=roots)
+        self.assertEqual(str(raised.exception), f"trust roots {roots!r}: Permission denied")
 
     def test_invalid(self) -> None:
         """What cannot be used is said in a line, with the file."""

@@ -12,20 +12,24 @@ import runpy
 import signal
 import socket
 import sys
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import twisted.internet
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogPublisher, globalLogBeginner, globalLogPublisher
+from twisted.logger import LogPublisher, formatEvent, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import classImplements
 
-from dicomnode import signals, worker, workers
+from dicomnode import signals, tap, worker, workers
 from dicomnode.core.association import Aborted
 from dicomnode.core.pdu import AssociateRJ
+from dicomnode.interfaces import IReadable
 from dicomnode.ledger import Ledger
 from dicomnode.options import Options
 from dicomnode.reports import Reports
@@ -33,6 +37,7 @@ from dicomnode.tap import CannotStart, make_worker
 from dicomnode.testing import Peer
 from dicomnode.worker import Orders, main
 from dicomnode.workers import HASTEN, Brief
+from tests.certificates import Authority
 from tests.servicecases import CT, EXPLICIT_VR_LE, data_set
 from tests.test_hooks import in_study
 
@@ -160,14 +165,16 @@ class ServiceTests(WorkerCase):
         """The policy is what it is told, then and later; it reads no file."""
         self.make(self.brief(POLICY.format("CT1")))
         self.assertEqual([self.refused(self.peer(title)) for title in ("CT1", "MR1")], [False, True])
-        self.reread(POLICY.format("MR1"))
+        self.reread([POLICY.format("MR1"), [None]])
         self.assertEqual([self.refused(self.peer(title)) for title in ("CT1", "MR1")], [True, False])
 
     def test_certificates(self) -> None:
-        """What endpoints have to read again is read; what is wrong with it is said elsewhere."""
+        """What endpoints have to read again is read; and what is wrong with it is said."""
         read = []
 
         class Endpoint:
+            path = "node.pem"
+
             def listen(self, factory: Factory) -> Any:
                 raise AssertionError
 
@@ -175,16 +182,35 @@ class ServiceTests(WorkerCase):
                 read.append(1)
                 raise ValueError("bad")
 
-        from zope.interface import classImplements
-
-        from dicomnode import tap
-        from dicomnode.interfaces import IReadable
-
         classImplements(Endpoint, IReadable)
         self.patch(tap, "inherited", lambda *_: Endpoint())
         _, reread = make_worker(self.brief(), Reports(self.reactor, self.reporting))
-        reread(None)
+        said: list[Any] = []
+        globalLogPublisher.addObserver(said.append)
+        reread([None, [None]])
         self.assertEqual(read, [1])
+        self.assertIn("The certificates stay as they were: bad", [formatEvent(event) for event in said])
+
+    def test_shared_certificates(self) -> None:
+        """Certificates are what it is told, then and later, whatever is in the files by then."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        authority = Authority(directory)
+        first, second = (authority.issue(name) for name in ("first", "second"))
+        contents = [{path: Path(path).read_text("latin-1") for path in pair} for pair in (first, second)]
+        contents[1] = dict(zip(contents[0], contents[1].values(), strict=True))  # of the same files
+        for path in first:
+            Path(path).unlink()
+        description = f"dicom-tls:11112:privateKey={first[0]}:certKey={first[1]}:clientCertificate=none"
+        self.assertRaises(CannotStart, make_worker, self.brief(description=description), None)
+        brief = replace(self.brief(description=description), contents=(contents[0],))
+        made: list[Any] = []
+        inherited = tap.inherited
+        self.patch(tap, "inherited", lambda *what: made.append(inherited(*what)) or made[-1])
+        self.make(brief)
+        for now, found in ((contents[1], contents[1]), (dict.fromkeys(first, ""), contents[1])):
+            self.reread([None, [now]])
+            self.assertEqual({path: text.decode() for path, text in made[0].contents.items()}, found)
 
     def test_cannot_start(self) -> None:
         """An endpoint that cannot be made again says why."""
@@ -313,7 +339,7 @@ class MainTests(WorkerCase):
         """It is told the policy that is in force from now on, also in pieces."""
 
         def meanwhile() -> None:
-            order = b"reread \"[[allow]]\\naet = 'MR1'\"\n"
+            order = b"reread [\"[[allow]]\\naet = 'MR1'\", [null]]\n"
             self.obeys(order[:9])
             self.assertTrue(self.refused(self.peer("MR1")))
             self.obeys(order[9:])

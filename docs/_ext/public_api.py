@@ -24,7 +24,7 @@ PUBLIC: Mapping[str, str] = {
     "interfaces": """
         Body Decision IAssociation IAssociationPolicy ICertificatePolicy ICommonExtendedNegotiation
         IExtendedNegotiation IImmediateStorage IInstanceWriter IOperation IReadable IRoleSelection IService
-        IStorage IUser
+        IShareable IStorage IUser
         Instance OnResponse Progress
     """,
     "acceptor": "Acceptor",

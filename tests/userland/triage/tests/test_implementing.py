@@ -47,7 +47,7 @@ from dicomnode.core.machine import Role
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import AssociateRQ
 from dicomnode.hooks import InstanceReceived
-from dicomnode.interfaces import Body, Decision, IReadable, OnResponse, Progress
+from dicomnode.interfaces import Body, Decision, IReadable, IShareable, OnResponse, Progress
 from dicomnode.testing import MemoryStorage, Peer, Reactor
 from dicomnode.uids import EXPLICIT_VR_LE, VERIFICATION
 
@@ -223,6 +223,15 @@ class Keys:
         """Read them."""
 
 
+@implementer(IShareable)
+class SharedKeys(Keys):
+    def __init__(self) -> None:
+        self.contents: Mapping[str, bytes] = {}
+
+    def use(self, contents: Mapping[str, bytes]) -> None:
+        self.contents = contents
+
+
 class OurAcceptor(Acceptor):
     def drain(self, grace: float) -> Deferred[None]:
         return super().drain(grace)
@@ -295,6 +304,7 @@ class ImplementingTests(SynchronousTestCase):
             Certified(),
             Somebody(),
             Keys(),
+            SharedKeys(),
         )
         known = {value for value in vars(interfaces).values() if isinstance(value, InterfaceClass)}
         ours = {one for one in known if one.__module__ == interfaces.__name__}
