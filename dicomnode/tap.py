@@ -243,7 +243,9 @@ def make_worker(brief: Brief, reports: Reports) -> tuple[Worker, Callable[[Any],
         for endpoint, files in zip(endpoints, contents, strict=True):
             try:
                 if files is not None and IShareable.providedBy(endpoint):
-                    cast(IShareable, endpoint).use(_octets(files))
+                    octets = _octets(files)
+                    if octets != cast(IShareable, endpoint).contents:
+                        cast(IShareable, endpoint).use(octets)
                 elif IReadable.providedBy(endpoint):
                     cast(IReadable, endpoint).read()
             except (OSError, ValueError) as error:
