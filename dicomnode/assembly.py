@@ -292,8 +292,16 @@ def endpoint_of(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description + backlog)  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever an endpoint's plugin makes of what it is given
-        raise CannotStart(f"argument PORT: {description}: {error}") from None
+        raise CannotStart(f"argument PORT: {description}: {_why_none(description, error)}") from None
     return endpoint
+
+
+def _why_none(description: str, error: Exception) -> str:
+    if description.startswith("systemd:") and isinstance(error, LookupError):
+        return "no such socket is inherited: see LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID (sd_listen_fds(3))"
+    if isinstance(error, TypeError):
+        return re.sub(r"^\w+\(\) ", "", str(error))  # the name of a function says nothing
+    return str(error)
 
 
 def cannot_listen(error: CannotListenError) -> str:

@@ -39,6 +39,7 @@ class Gate:
     ) -> None:
         self.closed = False  #: is there any reason not to read?
         self.unread = False  #: does the peer not read what we write?
+        self.times_unread = 0  #: how often that has come to be so
         self._wire = wire
         self._paused = paused
         self._changed = changed
@@ -105,7 +106,7 @@ class Gate:
 
     def pauseProducing(self) -> None:
         self.unread = True
-        self._outstanding = self._wire.outstanding()
+        self.times_unread += 1
         if self._outgoing is not None:
             self._outgoing.pauseProducing()
         elif self._established:

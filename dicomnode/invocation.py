@@ -158,7 +158,8 @@ class Invocations:
         self._sending_for: Invocation | None = None
         self._behind: list[tuple[int, Command]] = []  # what is to be sent behind the data set
         self._early: tuple[Response, bytes] | None = None  # that all is well, before the data set is out
-        self._since = 0.0  # when a response was last due, or came
+        #: of requests and responses, each of which starts anew the time for the next response
+        self.progress = 0
         self._message_id = 0
         self._going_on = False
         self._ended: Exception | None = None
@@ -178,14 +179,9 @@ class Invocations:
         return bool(self._unanswered)
 
     @property
-    def waited(self) -> float:
-        """For how long nothing has come but what is no response, while one is awaited, in seconds.
-
-        Before the responses to a C-GET come its instances, by requests: there it is 0.
-        """
-        if any(isinstance(invocation.request, CGetRQ) for invocation in self._unanswered.values()):
-            return 0.0
-        return self._clock.seconds() - self._since
+    def awaiting_requests(self) -> bool:
+        """Are requests what comes next? The instances of a C-GET do, before its responses."""
+        return any(isinstance(invocation.request, CGetRQ) for invocation in self._unanswered.values())
 
     @property
     def busy(self) -> bool:
@@ -283,14 +279,18 @@ class Invocations:
             send=self._send,
             done=self._sent,
         )
-        self._gate.sends(self._sending)
-        self._sending.start(message.body)
+        sending = self._sending
+        self._gate.sends(sending)
+        if self._sending is sending:
+            sending.start(message.body)
+        else:  # whoever was told that the gate is open has taken it back, or ended the association
+            _let_go(message)
 
     def _requested(self, invocation: Invocation) -> None:
         """Send the command set."""
         self._core.send_command(invocation.context.id, invocation.request, invocation.has_data_set)
         invocation.requested = True
-        self._since = self._clock.seconds()
+        self.progress += 1
         self._host.tell(events.InvocationStarted(self._association, invocation))
 
     def _next_message_id(self) -> int:
@@ -324,7 +324,7 @@ class Invocations:
                 self._host.give_up("the data set to be sent came to no end")
                 return
             del self._unanswered[invocation.request.message_id]
-        self._since = self._clock.seconds()
+        self.progress += 1
         self._send_behind()
         early, self._early = self._early, None
         if early is not None:
@@ -365,7 +365,6 @@ class Invocations:
             or (self._early is not None and invocation is self._sending_for)
         ):
             return False
-        self._since = self._clock.seconds()
         self._response, self._data_set, self._left = response, [], RESPONSE_LIMIT
         if not has_data_set:
             self._response_complete()
@@ -387,6 +386,7 @@ class Invocations:
         response, self._response = self._response, None
         data_set, self._data_set = b"".join(self._data_set), []
         assert response is not None  # whose data set is complete
+        self.progress += 1
         invocation = self._unanswered[response.message_id_being_responded_to]
         if invocation is self._sending_for and (
             response.status == Status.SUCCESS or is_warning(response.status)
@@ -397,7 +397,9 @@ class Invocations:
             self._answered(invocation, response, data_set)
 
     def _answered(self, invocation: Invocation, response: Response, data_set: bytes) -> None:
-        if invocation.answer(response, data_set):
+        last = invocation.answer(response, data_set)
+        # Whoever was given it may have ended the association.
+        if last and self._unanswered.get(invocation.request.message_id) is invocation:
             self._end(invocation, response)
             if not invocation.response.called:
                 invocation.response.callback(response)
@@ -425,6 +427,8 @@ class Invocations:
         elif invocation is self._sending_for and not invocation.requested:
             self._take_back()
             self._go_on()
+        elif self._early is not None and invocation is self._sending_for:
+            pass  # it is answered
         elif invocation.requested and isinstance(invocation.request, _MAY_BE_PENDING):
             if self._core.state is State.STA6:
                 cancel = CCancelRQ(message_id_being_responded_to=invocation.request.message_id)
@@ -443,11 +447,12 @@ class Invocations:
     def over(self, error: Exception) -> None:
         """Nothing can be sent, and nothing will come any more."""
         self._ended = error
-        self._response = self._early = None
+        self._response = None
         self._stop_sending()
         self._fail_all(error)
 
     def _fail_all(self, error: Exception) -> None:
+        self._early = None
         waiting, self._waiting = self._waiting, deque()
         if self._preparing is not None:
             waiting.appendleft(self._preparing)

@@ -58,6 +58,10 @@ FIELDS: dict[str, Callable[[Instance], str | None]] = {
 }
 
 
+#: The most characters that some of them have; the others are made safe, and so have 64 at most.
+_LONGEST = {"prefix": 3, "calling": 16, "called": 16, "date": 8}
+
+
 def flat(instance: Instance) -> str:
     """Return what :data:`FLAT` makes of an instance: each part file is called after it."""
     return f"{file_name_prefix(instance.sop_class_uid)}.{safe(instance.sop_instance_uid)}"
@@ -92,7 +96,9 @@ class Layout:
         components = re.sub(r"\{\w+\}", "x", template).split("/")
         if any(component.startswith(".") or not component for component in components):
             raise ValueError(f"{template!r} has a component that is empty or hidden")
-        longest = "".join(text + 64 * "x" * (name is not None) for text, name, *_ in parts)
+        longest = "".join(
+            text + "x" * (0 if name is None else _LONGEST.get(name, 64)) for text, name, *_ in parts
+        )
         if any(len(os.fsencode(component)) > LONGEST for component in longest.split("/")):
             raise ValueError(f"{template!r} could make a name of more than {LONGEST} octets")
         #: does it ask for what only the data set says?

@@ -129,6 +129,8 @@ class Node(Service):
         try:
             await self._joining.addTimeout(seconds, clock)
         except (CancelledError, DeferredTimeoutError):
+            if not pool.working:  # who says not to wait may be quicker than who sees that there is no need
+                return
             _log.error("Threads wait for a disk that does not answer: they are left behind")
 
     def _listening(self, port: IListeningPort) -> IListeningPort:

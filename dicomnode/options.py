@@ -360,7 +360,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="OCTETS",
         type=octets,
         default=0,
-        help="refuse instances whose data set is longer; k, M and G may follow the number, 0 is no limit "
+        help="refuse instances whose data set is longer; k, M, G and T may follow the number, 0 is no limit "
         "(default: %(default)s)",
     )
 
@@ -426,7 +426,7 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
         metavar="OCTETS",
         type=octets,
         default=64 << 20,
-        help="refuse instances while less than this is free on the disk; k, M and G may follow the number "
+        help="refuse instances while less than this is free on the disk; k, M, G and T may follow the number "
         "(default: 64M)",
     )
     storage.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -14,12 +15,14 @@ from dicomnode.gate import Gate
 from dicomnode.interfaces import IAssociation
 from dicomnode.invocation import Invocations
 from dicomnode.performing import ANSWERING, Operations
-from dicomnode.timers import LINGER, MIN_PROGRESS, Silence, Timeouts, Timer
+from dicomnode.timers import LINGER, MIN_PROGRESS, Silence, Timeouts, Timer, Watch
 
 # To look up a member of an enumeration takes longer than what is done with it.
 _CONSIDERING, _ASSOCIATED = State.STA3, State.STA6
 #: What is due already is so in the next turn of the reactor, in seconds: 0 is for ever.
 _AT_ONCE = 1e-6
+#: How often it is looked, within a timeout, whether a peer reads on that is behind.
+_LOOKS = 4
 #: The peer's answer to A-ASSOCIATE-RQ, or to A-RELEASE-RQ, is awaited.
 _AWAITING_ANSWER = frozenset((State.STA5, State.STA7, State.STA10, State.STA11))
 
@@ -66,6 +69,7 @@ class Patience:
         self._timeouts = timeouts
         self._timer = Timer(clock, self._expired)
         self.silence = Silence(self._timer)
+        self._watch = Watch(clock)
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
 
     def opened(self, gate: Gate, operations: Operations) -> None:
@@ -95,21 +99,45 @@ class Patience:
             self.silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
         elif not self._awaits_close:
             seconds, what = self._allowed_silence()
-            if seconds and self._awaits_response:
-                assert host.invocations is not None
-                seconds = max(seconds - host.invocations.waited, _AT_ONCE)
-            self.silence.allow(seconds, (what, begun, gate.unread))
+            awaited = self._watched(what) if seconds else None
+            if awaited is None:
+                self._watch.interrupt()
+                self.silence.allow(seconds, (what, begun, gate.unread))
+            else:
+                self._watch_for(awaited, seconds)
 
-    @property
-    def _awaits_response(self) -> bool:
-        """Is a response awaited, and nothing else? Then no other message stands for it."""
+    def _watched(self, what: str) -> Hashable:
+        """Return what is awaited, where nothing but that stands for it: no octets of anything else."""
         invocations = self._host.invocations
-        return (
-            self._core.state is _ASSOCIATED
-            and invocations is not None
-            and invocations.awaiting
-            and not (invocations.sending or self._core.in_message or self._gate.closed or self._gate.unread)
-        )
+        if self._gate.unread and what == "network":
+            return "to be read", self._gate.times_unread
+        if what == "DIMSE" and not self._core.in_message:
+            assert invocations is not None  # whose response is awaited
+            if not invocations.awaiting_requests:
+                return invocations.progress
+        return None
+
+    def _watch_for(self, awaited: Hashable, seconds: float) -> None:
+        spent = self._watch.spent(awaited)
+        if self._timer.wait(max(min(seconds / _LOOKS, seconds - spent), _AT_ONCE), ("watch", awaited)):
+            self._gate.read_meanwhile()  # from here on
+
+    def _goes_on(self) -> bool:
+        """Is there time left for what is watched, or does the peer read on? It cannot answer before that.
+
+        Of what the transport writes it tells no sooner than when all is written.
+        """
+        seconds, what = self._allowed_silence()
+        awaited = self._watched(what)
+        if awaited is None:
+            return False
+        if self._gate.read_meanwhile() >= MIN_PROGRESS:
+            self._watch.again()
+        elif self._watch.spent(awaited) >= seconds:
+            return False
+        self._timer.stop()
+        self._watch_for(awaited, seconds)
+        return True
 
     @property
     def _awaits_close(self) -> bool:
@@ -140,7 +168,7 @@ class Patience:
         if self._core.in_message:
             if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):
                 return timeouts.dimse, "DIMSE"
-        elif self._awaits_response:
+        elif invocations is not None and invocations.awaiting and not invocations.sending:
             return timeouts.dimse, "DIMSE"
         elif self._operations.unanswered and not self._core.in_pdu:
             return timeouts.performing, "performing"  # it waits for us
@@ -170,10 +198,7 @@ class Patience:
             self._host.drop()
 
     def _silent(self) -> None:
-        if self._gate.unread and self._gate.read_meanwhile() >= MIN_PROGRESS:
-            # It reads, if slowly: the transport tells so no sooner than when it has read all.
-            self._timer.stop()
-            self.set_silence()
+        if self._goes_on():
             return
         seconds, what = self._allowed_silence()
         self._host.tell(events.TimedOut(self._association, what, seconds))

@@ -59,10 +59,16 @@ class Sending:
         self._writing = False
         self._complete = False  # has the body given all?
         self._over = False
+        self._starting = False
+        self._untold = False  # is the body, which is starting, yet to be told that nothing is wanted?
 
     def start(self, body: Body) -> None:
         """Let ``body`` produce."""
+        self._starting = True
         producing: Deferred[None] = maybeDeferred(body.startProducing, self)
+        self._starting = False
+        if self._untold:
+            body.stopProducing()
         producing.addCallbacks(self._produced, self._failed).addErrback(self._failed)
         if not (self._over or self._complete) and self._producer is None:
             self._produces(cast(IPushProducer, body))
@@ -73,6 +79,8 @@ class Sending:
         self._close()
         if producer is not None:
             producer.stopProducing()
+        else:
+            self._untold = self._starting
 
     # IConsumer: for the body
 

@@ -114,7 +114,9 @@ class Command(Node):
         except CannotListenError as error:
             raise CannotStart(cannot_listen(error)) from None
         except OSError as error:
-            where = f" on {error.filename}" if error.filename else ""
+            # Of a lock, which is a link, the first is what it says, and the second where it is.
+            path = error.filename2 or error.filename
+            where = f" on {str(path).removesuffix('.lock')}" if path else ""
             raise CannotStart(f"cannot listen{where}: {error.strerror or error}") from None
         except CannotShare as error:
             why = "it has no socket that several processes could accept from"

@@ -88,6 +88,36 @@ class Timer:
             self._call = self._clock.callLater(0, self._expire)
 
 
+class Watch:
+    """Measures for how long something has been awaited, with its interruptions left out."""
+
+    _awaited: Hashable = None
+    _spent = 0.0  # before ``_since``
+    _since: float | None = None  # while it is not interrupted
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+
+    def spent(self, awaited: Hashable) -> float:
+        """Return for how long ``awaited`` has been, in seconds; from here on, if it was not."""
+        now = self._clock.seconds()
+        if awaited != self._awaited:
+            self._awaited, self._spent, self._since = awaited, 0.0, now
+        elif self._since is None:
+            self._since = now
+        return self._spent + now - self._since
+
+    def interrupt(self) -> None:
+        """It cannot come now: that is not its fault."""
+        if self._since is not None:
+            self._spent += self._clock.seconds() - self._since
+            self._since = None
+
+    def again(self) -> None:
+        """Measure anew."""
+        self._awaited = None
+
+
 class Silence:
     """Has a timer run while the peer says nothing, or next to nothing: see :data:`MIN_PROGRESS`.
 

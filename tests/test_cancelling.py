@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from dicomnode import events
 from dicomnode.core.association import ReleaseConfirmed
-from dicomnode.core.command import CCancelRQ, CEchoRQ, CStoreRQ
+from dicomnode.core.command import CCancelRQ, CEchoRQ, CFindRQ, CStoreRQ, respond
 from dicomnode.errors import AssociationAborted, AssociationLost, AssociationReleased, AssociationTimedOut
+from dicomnode.invocation import Message
+from dicomnode.requestor import ServiceUser
 from dicomnode.testing import CalledPeer
-from tests.cases import ECHO, TIMEOUTS, echo_rq, find_rq, message, store_rq
+from dicomnode.timers import MIN_PROGRESS
+from tests.cases import ECHO, QUERY, TIMEOUTS, begun, data, echo_rq, find_rq, message, store_rq
 from tests.requestorcases import NAMES, Producer, RequestorCase
 
 SIZE = 600_000
@@ -145,6 +150,52 @@ class CancelTests(RequestorCase):
         self.failureResultOf(second, CancelledError)
         self.assertEqual(self.seen.of(events.Unexpected), [])
 
+    def test_starting(self) -> None:
+        """A body by whose start it is cancelled is told to stop, too, though it has yet to produce."""
+
+        class Cancelling(Producer):
+            def startProducing(self, consumer: Any) -> Deferred[None]:
+                waiting[0].cancel()
+                return super().startProducing(consumer)
+
+        peer, association = self.associates()
+        first, body = association.echo(), Cancelling()
+        waiting = [association.store(body, **NAMES)]
+        peer.responds(0)
+        self.successResultOf(first)
+        self.failureResultOf(waiting[0], CancelledError)
+        self.assertEqual(body.told, ["stop"])
+
+    def resumed(self, end: Callable[[ServiceUser, Deferred[Any]], object]) -> None:
+        def observe(event: events.Event) -> None:
+            resumed.append(isinstance(event, events.Resumed))
+            if resumed[-1]:
+                end(association, stored)
+
+        resumed: list[bool] = []
+        _, association = self.associates(CalledPeer(capacity=100), observe=observe)
+        body, prepared = Producer(), Deferred[Any]()
+        stored = association._association.invokes(lambda clock: prepared)
+        association._association._gate.pauseProducing()
+        context = next(iter(association.contexts.values()))
+        prepared.callback(Message(context, store_rq(), body))
+        self.assertTrue(any(resumed))
+        self.failureResultOf(stored)
+        self.assertIsNone(body.consumer)
+
+    def test_resumed(self) -> None:
+        """Who is told that it goes on may cancel what is just to begin, or end the association."""
+        self.resumed(lambda association, stored: stored.cancel())
+        self.resumed(lambda association, stored: association.abort())
+
+    def test_by_a_response(self) -> None:
+        """Who is given a response may end the association."""
+        peer, association = self.associates()
+        echoed = association.invoke(echo_rq(), on_response=lambda *_: association.abort())
+        peer.responds(0)
+        self.failureResultOf(echoed, AssociationAborted)
+        self.assertEqual(self.seen.of(events.Unexpected), [])
+
 
 class ReleasedTests(RequestorCase):
     """The other end asks for release while the body of what is to be sent has produced nothing."""
@@ -200,6 +251,31 @@ class EarlyTests(RequestorCase):
         self.failureResultOf(stored, OSError)
         self.assertIsNone(self.seen.of(events.InvocationEnded)[-1].response)
 
+    def test_released(self) -> None:
+        """The other end asks for release, too: that is answered when what is on its way is out."""
+        peer, body, stored = self.begins()
+        peer.responds(0)
+        peer.releases()
+        self.failureResultOf(stored, AssociationReleased)
+        body.done.callback(None)
+        self.turns(peer)
+        self.assertEqual(len(peer.data_set), SIZE)
+        self.assertEqual(peer.indications[-1], ReleaseConfirmed())
+
+    def test_cancelled(self) -> None:
+        """Who does not wait any longer cancels nothing: it is answered."""
+        peer, association = self.associates()
+        body = Producer()
+        found = association.invoke(find_rq(), body)
+        body.consumer.write(bytes(SIZE))
+        self.turns(peer)
+        peer.responds(0)
+        found.cancel()
+        self.failureResultOf(found, CancelledError)
+        body.done.callback(None)
+        self.turns(peer)
+        self.assertEqual([type(item) for item in peer.messages], [CFindRQ])
+
     def test_answered_twice(self) -> None:
         """A second answer is one to nothing."""
         peer, _, stored = self.begins()
@@ -225,18 +301,45 @@ class DIMSETimeoutTests(RequestorCase):
             error = self.failureResultOf(echoed, AssociationTimedOut).value
             self.assertEqual((error.what, error.seconds), ("DIMSE", TIMEOUTS.dimse))
 
-    def test_due_while_something_else_comes(self) -> None:
-        """It is due when that has come, where the timeout passes meanwhile."""
+    def test_interrupted(self) -> None:
+        """While a message comes, none can come that answers: that time is not counted."""
         peer, association = self.associates()
         echoed = association.echo()
         octets = message(ECHO, echo_rq())
         self.reactor.advance(TIMEOUTS.dimse - 1)
         peer.sends(octets[:20])
         self.reactor.advance(2)
-        self.assertNoResult(echoed)
         peer.sends(octets[20:])
-        self.reactor.pump([0.001, 0])
+        self.reactor.pump([0.9, 0])
+        self.assertNoResult(echoed)
+        self.reactor.pump([0.1, 0])
         self.failureResultOf(echoed, AssociationTimedOut)
+
+    def test_slow_response(self) -> None:
+        """What a response takes to come is not the next one's time."""
+        peer, association = self.associates()
+        found = association.invoke(find_rq(), b"identifier")
+        pending = begun(QUERY, respond(find_rq(), 0xFF00))
+        octets = pending + data(QUERY, bytes(10_000), last=False) * 3 + data(QUERY, bytes(10_000))
+        for start in range(0, len(octets), 2000):
+            self.reactor.advance(1.5)
+            peer.sends(octets[start : start + 2000])
+        self.reactor.advance(19)
+        peer.responds(0)
+        self.successResultOf(found)
+
+    def test_slow_reader(self) -> None:
+        """Nor is what it takes to read what is to be answered, of which the system has some."""
+        peer, association = self.associates()
+        left = count(100 * MIN_PROGRESS, -MIN_PROGRESS)
+        self.patch(association._association._wire, "outstanding", left.__next__)
+        stored = association.store(b"data", **NAMES)
+        for _ in range(20):
+            self.reactor.advance(TIMEOUTS.dimse / 2)
+            self.reactor.advance(0)
+        self.assertNoResult(stored)
+        peer.responds(0)
+        self.successResultOf(stored)
 
     def test_pending(self) -> None:
         """Pending is no status of a C-STORE, of which more would come."""

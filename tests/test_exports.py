@@ -103,7 +103,7 @@ MODULES = {
     "reading": "FileBody threads",
     "sending": "FileBody Octets Sending",
     "invocation": "Invocation Message",
-    "timers": "Silence Timeouts Timer",
+    "timers": "Silence Timeouts Timer Watch",
     "services": "Discard Storage StorageSupport Verification",
     "studies": "Arrived Because Studies StudyEnded study_of",
     "signals": "Signals end_soon",

@@ -203,6 +203,10 @@ class TemplateTests(SynchronousTestCase):
 
     def test_longest(self) -> None:
         """The longest that may be is a name that the file system takes."""
-        for template in ("x" * (LONGEST - 64) + "{instance}", "{study}-{series}-{instance}" + "y" * 51):
+        for template in (
+            "{calling}-{called}-{prefix}.{date}.{study}.{instance}",
+            "x" * (LONGEST - 64) + "{instance}",
+            "{study}-{series}-{instance}" + "y" * 51,
+        ):
             name = Layout(template)(instance("1" * 64, walk=SimpleNamespace(study_instance_uid="2" * 99)))
             self.assertLessEqual(len(name), LONGEST)

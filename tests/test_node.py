@@ -375,6 +375,26 @@ class NodeTests(SynchronousTestCase):
             done.get(timeout=60)()
             self.assertEqual(reactor.getDelayedCalls(), [])
 
+    def test_threads_that_have_nothing_to_do(self) -> None:
+        """One that waits for nothing is not said to wait, though who says not to wait is quicker than it."""
+        reactor, done = self.threaded()
+        pool = ThreadPool(0, 1)
+        self.pool = cast(Any, pool)
+        node = self.make_node(self.listens(104), grace=7)
+        node.startService()
+        worked = Event()
+        pool.callInThread(worked.set)
+        worked.wait(60)
+        while pool.working:
+            pass
+        with capturedLogs() as logged:
+            stopping = node.stopService()
+            node.hasten()
+        self.assertIsNone(self.successResultOf(stopping))
+        self.assertEqual([event for event in logged if event["log_level"] is LogLevel.error], [])
+        done.get(timeout=60)()
+        self.assertEqual(reactor.getDelayedCalls(), [])
+
     def threaded(self) -> tuple[Reactor, SimpleQueue[Callable[[], object]]]:
         """Have an acceptor on a reactor, to which what threads say comes by a queue."""
         done: SimpleQueue[Callable[[], object]] = SimpleQueue()

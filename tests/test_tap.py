@@ -225,6 +225,18 @@ class CannotStartTests(TapCase):
         self.assertEqual(error.code, 1)
         self.assertRegex(self.stderr.getvalue(), r"^dicomnode: error: argument PORT: tcp:x: [^\n]+\n$")
 
+    def test_no_endpoint(self) -> None:
+        """What an endpoint makes of its description is said in its own words, where these say something."""
+        for port, why in (
+            ("systemd:domain=INET:index=7", "no such socket is inherited: see LISTEN_FDS, [^\n]+"),
+            ("tcp:11112:bogus=1", "got an unexpected keyword argument 'bogus'"),
+        ):
+            self.stderr.truncate(self.stderr.seek(0))
+            options = {**DEFAULTS, "output-directory": self.directory, "ports": [port]}
+            self.assertRaises(CannotStart, makeService, options)
+            line = rf"^dicomnode: error: argument PORT: {port}: [^\n]*{why}\n$"
+            self.assertRegex(self.stderr.getvalue(), line)
+
     def test_missing_certificate(self) -> None:
         """So does one whose files are not there."""
         options = {**DEFAULTS, "output-directory": self.directory, "ports": ["ssl:2762:privateKey=/no/such"]}
@@ -256,6 +268,11 @@ class CannotStartTests(TapCase):
             ),
             (OSError(24, "Too many open files"), (), "cannot listen: Too many open files"),
             (OSError(2, "No such file", "/run/x/sock"), (), "cannot listen on /run/x/sock: No such file"),
+            (
+                OSError(2, "No such file", "4711", None, "/run/x/sock.lock"),
+                (),
+                "cannot listen on /run/x/sock: No such file",
+            ),
             (OSError("no idea"), (), "cannot listen: no idea"),
         ):
             self.stderr.seek(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from dicomnode.timers import MIN_PROGRESS, Silence, Timeouts, Timer
+from dicomnode.timers import MIN_PROGRESS, Silence, Timeouts, Timer, Watch
 
 
 class TimerTests(SynchronousTestCase):
@@ -78,6 +78,35 @@ class TimerTests(SynchronousTestCase):
         self.assertTrue(self.timer.wait(3, "a"))
         self.clock.advance(3)
         self.assertEqual(self.expired, [3])
+
+
+class WatchTests(SynchronousTestCase):
+    """Interruptions are not counted."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.watch = Watch(self.clock)
+
+    def test_interrupted(self) -> None:
+        """What is awaited still after an interruption has been so for as long as before."""
+        self.assertEqual(self.watch.spent("a"), 0)
+        self.clock.advance(3)
+        for _ in range(2):
+            self.watch.interrupt()
+            self.clock.advance(10)
+        self.assertEqual(self.watch.spent("a"), 3)
+        self.clock.advance(4)
+        self.assertEqual(self.watch.spent("a"), 7)
+
+    def test_other(self) -> None:
+        """Something else has not been awaited before, and nothing has if that is said."""
+        for again in (lambda: "b", lambda: self.watch.again() or "a"):
+            self.watch.spent("a")
+            self.clock.advance(3)
+            awaited = again()
+            self.assertEqual(self.watch.spent(awaited), 0)
+            self.clock.advance(1)
+            self.assertEqual(self.watch.spent(awaited), 1)
 
 
 class SilenceTests(SynchronousTestCase):

@@ -1,6 +1,6 @@
 """A node on a socket that systemd has opened: so it needs no privilege for port 104.
 
-``systemd-socket-activate -l 11112 python systemd_socket.py`` tries it out.
+``systemd-socket-activate -l 11112 --fdname=dicom python systemd_socket.py`` tries it out.
 """
 
 from __future__ import annotations
