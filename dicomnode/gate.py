@@ -98,7 +98,7 @@ class Gate:
         self._wire.lost()
 
     def read_meanwhile(self) -> int:
-        """Return how many octets a peer that is behind has read since it was, or since this was asked."""
+        """Return how many octets the peer has read of what we wrote since this was last asked."""
         before, self._outstanding = self._outstanding, self._wire.outstanding()
         return before - self._outstanding
 

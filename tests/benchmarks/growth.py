@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.benchmarks import files, report
-from tests.benchmarks.memory import touch_all
 from tests.benchmarks.messages import uid
 from tests.benchmarks.scenarios import GIB, KIB, MIB, Figures, figures_of
 from tests.benchmarks.servers import SERVERS, Running, Server, keeping, running
@@ -202,8 +201,6 @@ def main() -> None:
         parser.error(f"no such sweep: {', '.join(sorted(unknown))}")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if not arguments.quick:
-        touch_all()
     with keeping(arguments.directory or Path(tempfile.gettempdir())) as parent:
         measure(arguments, parent)
 
