@@ -120,7 +120,8 @@ class Patience:
     def _watch_for(self, awaited: Hashable, seconds: float) -> None:
         spent = self._watch.spent(awaited)
         if self._timer.wait(max(min(seconds / _LOOKS, seconds - spent), _AT_ONCE), ("watch", awaited)):
-            self._gate.read_meanwhile()  # from here on
+            self._gate.read_meanwhile()  # from here on, as what is heard
+            self.silence.octets = 0
 
     def _goes_on(self) -> bool:
         """Is there time left for what is watched, or does the peer read on? It cannot answer before that.

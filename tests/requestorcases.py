@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dicomnode.core.pdu import Abort
 from dicomnode.requestor import ServiceUser, associate
 from dicomnode.testing import CalledPeer, Network, Reactor, Recorder
+from tests import files
 from tests.cases import (
     CONTEXTS,
     CT_IMAGE_STORAGE,
@@ -32,28 +33,19 @@ NAMES = {
 }
 
 
-class Producer:
+class Producer(files.Producer):
     """A body that produces when it is told."""
 
     length: Any = None
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        super().__init__()
         self.done: Deferred[None] = Deferred()
         self.consumer: Any = None
 
     def startProducing(self, consumer: Any) -> Deferred[None]:
         self.consumer = consumer
         return self.done
-
-    def pauseProducing(self) -> None:
-        self.told.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.told.append("resume")
-
-    def stopProducing(self) -> None:
-        self.told.append("stop")
 
 
 class RequestorCase(SynchronousTestCase):

@@ -103,6 +103,19 @@ class ARTIMTests(ShellTestCase):
     def abort(peer: Peer) -> None:
         peer.association.abort()
 
+    def test_unread(self) -> None:
+        """Who does not read is not said to have sent too little, though he is in the middle of a message."""
+        peer = self.associates()
+        for octets in (
+            begun(CT, store_rq()),
+            data(CT, bytes(300), last=False),
+            data(CT, bytes(300), last=False),
+        ):
+            peer.transport.deliver(octets)
+        peer.association._gate.pauseProducing()
+        self.passes(TIMEOUTS.network)
+        self.assertEqual(self.last(events.AbortSent).why, "network timeout")
+
     def test_lingering_peer(self) -> None:
         """A peer that was sent an A-ABORT and does not close is dropped, read or unread."""
         peer = self.associates()
