@@ -55,6 +55,6 @@ def knowing(contents: Mapping[str, bytes]) -> Iterator[None]:
         _known.reset(token)
 
 
-def known() -> Contents:
+def known() -> Mapping[str, bytes]:
     """Return what is known of files while something is made: mostly nothing."""
-    return Contents(_known.get({}))
+    return _known.get({})

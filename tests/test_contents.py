@@ -57,5 +57,5 @@ class ContentsTests(SynchronousTestCase):
             self.assertEqual(known(), {"a": b"1"})
             with knowing({}):
                 self.assertEqual(known(), {})
-            self.assertEqual(known().read("a"), b"1")
+            self.assertEqual(Contents(known()).read("a"), b"1")
         self.assertEqual(known(), {})
