@@ -8,12 +8,13 @@ from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
 from twisted.internet.interfaces import (
     IConsumer,
     IProducer,
     IProtocolFactory,
     IPushProducer,
+    IReactorTime,
     IStreamClientEndpoint,
     ITCPTransport,
 )
@@ -40,13 +41,18 @@ class Transport:
 
     :param protocol: the end under test; :meth:`deliver` is what the other end sends to it.
     :param capacity: octets that may be written and not yet taken before who writes is paused; None: any.
+    :param clock: by which a connection that is aborted is lost, in the next turn, as a reactor's is. Without
+        one it is not before :meth:`lose` is called. One that is closed is not either: it may take its time.
     """
 
     disconnecting = False
 
-    def __init__(self, protocol: Protocol, capacity: int | None = None) -> None:
+    def __init__(
+        self, protocol: Protocol, capacity: int | None = None, *, clock: IReactorTime | None = None
+    ) -> None:
         self.protocol = protocol
         self.capacity = capacity
+        self._clock = clock
         self.full = False
         self.no_delay = False
         self.paused = False
@@ -119,6 +125,8 @@ class Transport:
         self.disconnecting = True
 
     def abortConnection(self) -> None:
+        if not self.aborted and self._clock is not None:
+            self._clock.callLater(0, self.lose, Failure(ConnectionAborted()))  # type: ignore[no-untyped-call]
         self.aborted = True
         self.disconnecting = True
 
@@ -217,15 +225,20 @@ class Peer(_End):
         assert protocol is not None
         #: the end under test
         self.association = protocol
-        self.transport = Transport(protocol)
+        self.transport = Transport(protocol, clock=acceptor.reactor)
         self._message_id = 0
         self._begun = 0  # the id of the context on which a data set was begun
         self.transport.connect()
 
     @property
     def response(self) -> Response:
-        """The last response that arrived."""
-        return [*self.responses][-1]
+        """The last response that arrived.
+
+        :raises AssertionError: when none has.
+        """
+        responses = self.responses
+        assert responses, f"nothing has been answered: {self._state()}"
+        return responses[-1]
 
     @property
     def responses(self) -> list[Response]:
@@ -252,9 +265,22 @@ class Peer(_End):
         self.exchange()
 
     def context(self, abstract_syntax: str) -> PresentationContext:
-        """Return the context that was accepted for an abstract syntax."""
+        """Return the context that was accepted for an abstract syntax.
+
+        :raises AssertionError: when none was.
+        """
         contexts = self._core.contexts.values()
-        return next(context for context in contexts if context.abstract_syntax == abstract_syntax)
+        accepted = [context for context in contexts if context.abstract_syntax == abstract_syntax]
+        assert accepted, f"no context was accepted for {abstract_syntax}: {self._state()}"
+        return accepted[0]
+
+    def _state(self) -> str:
+        """Return what the association is, and what was indicated last, for who expects something else."""
+        state = f"the association is in {self._core.state.name.capitalize()}"
+        if not self.indications:
+            return state
+        last = self.indications[-1]
+        return f"{state}, upon {type(getattr(last, 'answer', last)).__name__}"
 
     def echoes(self) -> None:
         """Invoke a C-ECHO."""
@@ -265,7 +291,10 @@ class Peer(_End):
     def stores(
         self, sop_instance_uid: str, data_set: bytes, sop_class_uid: str | None = None, **elements: Any
     ) -> None:
-        """Invoke a C-STORE, of the first context's SOP Class unless another is named."""
+        """Invoke a C-STORE: of the first SOP Class that was accepted to be stored, unless another is named.
+
+        :raises AssertionError: when none was accepted.
+        """
         self._begin(sop_instance_uid, sop_class_uid, elements)
         self.goes_on(data_set, last=True)
 
@@ -281,7 +310,10 @@ class Peer(_End):
     def _begin(self, sop_instance_uid: str, sop_class_uid: str | None, elements: Mapping[str, Any]) -> None:
         self._message_id += 1
         if sop_class_uid is None:
-            sop_class_uid = next(iter(self._core.contexts.values())).abstract_syntax
+            accepted = [context.abstract_syntax for context in self._core.contexts.values()]
+            classes = [abstract_syntax for abstract_syntax in accepted if abstract_syntax != VERIFICATION]
+            assert classes, f"no context was accepted for any SOP Class to store: {self._state()}"
+            sop_class_uid = classes[0]
         request = CStoreRQ(
             affected_sop_class_uid=sop_class_uid,
             message_id=self._message_id,
@@ -338,8 +370,12 @@ class CalledPeer(_End):
 
     @property
     def request(self) -> AssociateRQ:
-        """The A-ASSOCIATE-RQ that arrived."""
+        """The A-ASSOCIATE-RQ that arrived.
+
+        :raises AssertionError: when none has.
+        """
         requested = [item for item in self.indications if isinstance(item, core.AssociateRequested)]
+        assert requested, "no A-ASSOCIATE-RQ has arrived"
         return requested[0].request
 
     @property
@@ -368,17 +404,21 @@ class CalledPeer(_End):
         self._core.accept(answer)
         self.exchange()
 
-    def rejects(self, result: int, source: int, reason: int) -> None:
-        """Reject the association."""
+    def rejects(self, result: int = 1, source: int = 1, reason: int = 1) -> None:
+        """Reject the association: permanently, without a reason, unless others are given (PS3.8 9.3.4)."""
         self.exchange()
         self._core.reject(result, source, reason)
         self.exchange()
 
-    def responds(self, status: int, data_set: bytes | None = None, *, to: int = -1, **elements: Any) -> None:
+    def responds(
+        self, status: int = 0, data_set: bytes | None = None, *, to: int = -1, **elements: Any
+    ) -> None:
         """Respond to a request that has arrived: to the last, unless its place in ``messages`` is given."""
         self.exchange()
-        arrived = [item for item in self.indications if isinstance(item, core.MessageReceived)][to]
-        assert isinstance(arrived.command, Request)
+        messages = [item for item in self.indications if isinstance(item, core.MessageReceived)]
+        assert messages, "no message has arrived"
+        arrived = messages[to]
+        assert isinstance(arrived.command, Request), f"a {type(arrived.command).__name__} is no request"
         self.invokes(arrived.context.id, respond(arrived.command, status, **elements), data_set)
 
     def invokes(self, context_id: int, command: Command, data_set: bytes | None = None) -> None:

@@ -5,14 +5,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from dicomnode.testing import CalledPeer, Network, Reactor, Transport
+from dicomnode.acceptor import Acceptor
+from dicomnode.core.command import Status
+from dicomnode.node import Node
+from dicomnode.policies import CallingAETitle
+from dicomnode.requestor import associate
+from dicomnode.services import Storage, Verification
+from dicomnode.testing import CalledPeer, MemoryStorage, Network, Peer, Reactor, Transport, data_set
+from dicomnode.timers import LINGER
 from tests.files import Producer
+
+CT, IMPLICIT_VR_LE = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2"
 
 
 class Talker(Protocol):
@@ -145,3 +157,98 @@ class CalledPeerTests(SynchronousTestCase):
     def test_interface(self) -> None:
         """It is an endpoint."""
         verifyObject(IStreamClientEndpoint, CalledPeer())
+
+
+class AbortTests(SynchronousTestCase):
+    """A connection that is aborted is lost in the next turn, as a reactor's is."""
+
+    def test_lost(self) -> None:
+        """By the clock, once, however often it is aborted."""
+        reactor, talker = Reactor(), Talker()
+        transport = Transport(talker, clock=reactor)
+        transport.connect()
+        for _ in range(2):
+            transport.abortConnection()
+        self.assertFalse(talker.lost)
+        self.assertEqual(len(reactor.getDelayedCalls()), 1)
+        reactor.advance(0)
+        self.assertTrue(talker.lost)
+        self.assertFalse(transport.connected)
+
+    def test_stops(self) -> None:
+        """A node whose peers do not close their connections has stopped when it has waited for them."""
+        reactor = Reactor()
+        acceptor = Acceptor(reactor, [Verification()])
+        node = Node([], acceptor)
+        node.startService()
+        peer = Peer(acceptor)
+        peer.associates()
+        stopping = node.stopService()
+        reactor.advance(LINGER / 2)
+        self.assertNoResult(stopping)
+        reactor.advance(LINGER / 2)
+        self.assertIsNone(self.successResultOf(stopping))
+        self.assertEqual(reactor.getDelayedCalls(), [])
+
+
+class MistakeTests(SynchronousTestCase):
+    """Who expects what cannot be is told what is the case."""
+
+    def assertTold(self, words: str, expects: Callable[[], object]) -> None:
+        error = self.assertRaises(AssertionError, expects)
+        self.assertEqual(str(error), words)
+
+    def accepted(self, **parameters: Any) -> Peer:
+        self.reactor = Reactor()
+        services = [Storage(MemoryStorage()), Verification()]
+        return Peer(Acceptor(self.reactor, services, **parameters))
+
+    def test_no_answer(self) -> None:
+        """A response that has not come."""
+        peer = self.accepted()
+        self.assertTold("nothing has been answered: the association is in Sta1", lambda: peer.response)
+        peer.associates()
+        confirmed = "the association is in Sta6, upon AssociateAC"
+        self.assertTold(f"nothing has been answered: {confirmed}", lambda: peer.response)
+
+    def test_rejected(self) -> None:
+        """A message on an association that was rejected."""
+        peer = self.accepted(policy=CallingAETitle("X"))
+        peer.associates()
+        rejected = "the association is in Sta1, upon AssociateRJ"
+        self.assertTold(f"no context was accepted for 1.2.840.10008.1.1: {rejected}", peer.echoes)
+
+    def test_not_proposed(self) -> None:
+        """An instance, where no SOP Class was proposed of which there are any."""
+        peer = self.accepted()
+        peer.associates()
+        self.assertTold(
+            "no context was accepted for any SOP Class to store: "
+            "the association is in Sta6, upon AssociateAC",
+            lambda: peer.stores("1.2.3", data_set("1.2.3")),
+        )
+
+    def test_first_to_store(self) -> None:
+        """An instance is of the first SOP Class of which there are any."""
+        peer = self.accepted()
+        peer.associates({"1.2.840.10008.1.1": [IMPLICIT_VR_LE], CT: [IMPLICIT_VR_LE]})
+        peer.stores("1.2.3", data_set("1.2.3", transfer_syntax_uid=IMPLICIT_VR_LE))
+        self.assertEqual(peer.response.status, Status.SUCCESS)
+
+    def test_called(self) -> None:
+        """Of an acceptor, what has not been asked of it."""
+        peer = CalledPeer()
+        associating = associate(Reactor(), peer)
+        self.assertTold("no A-ASSOCIATE-RQ has arrived", lambda: peer.request)
+        peer.accepts()
+        association = self.successResultOf(associating)
+        self.assertTold("no message has arrived", peer.responds)
+        association.abort()
+
+    def test_rejects(self) -> None:
+        """An acceptor that rejects does so permanently and for no reason, unless it is told how."""
+        peer = CalledPeer()
+        associating = associate(Reactor(), peer)
+        peer.rejects()
+        error = self.failureResultOf(associating).value
+        self.assertEqual((error.result, error.source, error.reason), (1, 1, 1))

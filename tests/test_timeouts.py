@@ -377,6 +377,8 @@ class SilenceTests(ShellTestCase):
         peer = self.connects()
         peer.association.drop()
         self.assertTrue(peer.transport.aborted)
+        self.reactor.advance(0)
+        self.assertFalse(peer.transport.connected)
         self.acceptor.associations.discard(protocol)
 
     def test_nothing_after_the_end(self) -> None:
