@@ -364,7 +364,9 @@ Observer: TypeAlias = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Observe nothing."""
+    """Observe nothing. A bug, which should not go unseen, is logged: as is whatever fails in Twisted."""
+    if isinstance(event, Unexpected):
+        _log.failure("Failed {doing}", event.failure, doing=event.doing)
 
 
 def wants(observe: Observer, kind: type[Any]) -> bool:

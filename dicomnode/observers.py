@@ -52,10 +52,11 @@ class LogObserver:
 
     :param level: ``"none"``, ``"critical"``, ``"error"``, ``"warn"``, ``"info"`` or ``"debug"``.
         What is below is not looked at.
+    :param log: Twisted's own, in the namespace ``dicomnode``, if it is not another.
     """
 
-    def __init__(self, level: str = "error", *, log: Logger) -> None:
-        self._log = log
+    def __init__(self, level: str = "error", *, log: Logger | None = None) -> None:
+        self._log = Logger(_NAMESPACE) if log is None else log
         self._said = {} if level == "none" else _said_at(LogLevel.levelWithName(level))
         said, logged = self._said.get(events.OperationEnded, (None, False))
         #: Is nothing said of an operation that ended well, as nearly all do? To find that out takes longer.

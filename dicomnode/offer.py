@@ -15,7 +15,13 @@ from typing import Any, TypeAlias, cast
 from dicomnode.core.items import ExtendedNegotiation, RoleSelection, UserInformation
 from dicomnode.core.negotiation import answer
 from dicomnode.core.pdu import ACCEPTANCE, AssociateAC, AssociateRQ
-from dicomnode.interfaces import ICommonExtendedNegotiation, IExtendedNegotiation, IRoleSelection, IService
+from dicomnode.interfaces import (
+    ICommonExtendedNegotiation,
+    IExtendedNegotiation,
+    IRoleSelection,
+    IService,
+    IStorage,
+)
 
 #: Abstract syntaxes to transfer syntaxes, preferred first.
 _Contexts: TypeAlias = Mapping[str, Sequence[str]]
@@ -39,9 +45,20 @@ class Served:
 
 
 class Offer:
-    """What several services offer. Where two have a SOP Class, the first does."""
+    """What several services offer. Where two have a SOP Class, the first does.
+
+    :raises TypeError: when one is no service.
+    """
 
     def __init__(self, services: Sequence[IService]) -> None:
+        for service in services:
+            if (
+                isinstance(service, type)
+                or not hasattr(service, "contexts")
+                or not hasattr(service, "perform")
+            ):
+                hint = ": a storage is served by Storage" if IStorage.providedBy(service) else ""
+                raise TypeError(f"{service!r} is no service{hint}")
         self._scus = [one for one in services if IRoleSelection.providedBy(one)]
         self._generals = [one for one in services if ICommonExtendedNegotiation.providedBy(one)]
         self._as_scp = _chained(service.contexts for service in services)

@@ -327,7 +327,7 @@ class Operation:
         try:
             if not isinstance(result, Failure):
                 try:
-                    if not isinstance(result, int) or not 0 <= result <= 0xFFFF:
+                    if not isinstance(result, int) or isinstance(result, bool) or not 0 <= result <= 0xFFFF:
                         raise TypeError(f"{result!r} is not a status")
                     self._respond(result, "")
                 except Exception:

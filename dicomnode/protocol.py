@@ -444,10 +444,19 @@ class AssociationProtocol(Protocol):
         state = self._core.state
         if state is not self._state or self.closing:
             self._state = state
-            if state is _IDLE:
+            if state is _IDLE or (state is State.STA13 and self._never_was):
                 self._close()
             self._patience.set_artim()
         self._patience.set_silence()
+
+    @property
+    def _never_was(self) -> bool:
+        """Did we ask for an association, and there was none?
+
+        Then we do not wait for the peer to close the connection, as PS3.8 AA-1 would have us: whoever asked
+        has nothing by which to see that it is still there.
+        """
+        return self._core.role is Role.REQUESTOR and self.invocations is None
 
     def _close(self) -> None:
         self.closing = True

@@ -118,6 +118,7 @@ class Storage(Receiver):
     :param max_instance_size: refuse instances whose data set has more octets; 0 is no limit.
     :param threads: where deflated data sets are inflated, to be walked; without them, where they pass.
     :param observe: is told of data sets that were stored in doubt.
+    :raises TypeError: when the storage is none.
     """
 
     def __init__(
@@ -135,6 +136,8 @@ class Storage(Receiver):
         threads: Threads | None = None,
         observe: events.Observer = events.ignore,
     ) -> None:
+        if isinstance(storage, type) or not callable(getattr(storage, "open", None)):
+            raise TypeError(f"{storage!r} is no storage")
         self._storage = storage
         self._threads = threads
         self._max_instance_size = max_instance_size

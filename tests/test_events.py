@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode import events
@@ -35,6 +38,14 @@ class WantsTests(SynchronousTestCase):
         self.assertWants(Recorder(), True, True)
         self.assertWants(events.ignore, False, False)
         self.assertWants(Choosy(), False, True)
+
+    def test_bug(self) -> None:
+        """What nobody foresaw is logged where nobody is told of it."""
+        events.ignore(events.Started("1"))
+        association: Any = None
+        events.ignore(events.Unexpected(association, Failure(ZeroDivisionError()), "performing a CStoreRQ"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_fanout(self) -> None:
         """Several are told of what any of them wants."""

@@ -267,7 +267,7 @@ class AnswerTests(OperationTestCase):
 
     def test_no_status(self) -> None:
         """A service that returns anything but a status has a bug, and its peer an answer."""
-        for nonsense in (None, "0000", -1, 0x10000):
+        for nonsense in (None, "0000", -1, 0x10000, True):
             self.performer.answers.clear()
             self.performer.bugs.clear()
             self.performed(lambda operation, nonsense=nonsense: succeed(nonsense), has_data_set=False)

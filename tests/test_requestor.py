@@ -50,7 +50,7 @@ from tests.cases import (
     Service,
     store_rq,
 )
-from tests.requestorcases import GET, NAMES, RequestorCase
+from tests.requestorcases import GET, NAMES, TIMEOUTS, RequestorCase
 
 
 class AssociateTests(RequestorCase):
@@ -237,7 +237,20 @@ class AssociateTests(RequestorCase):
         associating.cancel()
         self.failureResultOf(associating, CancelledError)
         self.assertAborts(peer)
+        self.assertTrue(peer.transport.disconnecting)
         peer.accepts()
+
+    def test_nothing_is_left(self) -> None:
+        """Where there never was an association, we close the connection behind the A-ABORT: nobody has it."""
+        peer, associating = self.requests()
+        self.reactor.advance(TIMEOUTS.acse)
+        self.failureResultOf(associating, AssociationTimedOut)
+        self.assertAborts(peer)
+        self.assertTrue(peer.transport.disconnecting)
+        peer, association = self.associates()
+        association.abort()
+        self.assertAborts(peer)
+        self.assertFalse(peer.transport.disconnecting)  # here we wait for the peer to do so (PS3.8 AA-1)
 
     def test_cancelled_while_connecting(self) -> None:
         """Nor for the connection."""

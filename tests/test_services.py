@@ -75,6 +75,27 @@ class VerificationTests(ServiceCase):
         self.assert_answered(0x0211)
 
 
+class MistakeTests(SynchronousTestCase):
+    """Who puts the parts together wrongly is told so at once, and not by what peers are answered."""
+
+    def test_storage_for_service(self) -> None:
+        """A storage is no service, a class is none yet, and what performs nothing is none at all."""
+        storage = MemoryStorage()
+        for service, words in (
+            (storage, f"{storage!r} is no service: a storage is served by Storage"),
+            (Verification, f"{Verification!r} is no service"),
+            (None, "None is no service"),
+        ):
+            error = self.assertRaises(TypeError, Acceptor, Reactor(), [Verification(), service])
+            self.assertEqual(str(error), words)
+
+    def test_no_storage(self) -> None:
+        """What opens nothing is no storage, and nor is a class."""
+        for storage in ("/tmp", None, MemoryStorage):
+            error = self.assertRaises(TypeError, Storage, storage)
+            self.assertEqual(str(error), f"{storage!r} is no storage")
+
+
 class StorageTests(ServiceCase):
     """The Storage service class gives to a storage what is an instance, and says what is not."""
 
@@ -319,7 +340,7 @@ class UnknownTests(SynchronousTestCase):
         peer = Peer(Acceptor(Reactor(), [service, Verification()]))
         contexts = dict.fromkeys(("1.2.3.4", STORAGE_COMMITMENT, uids.VERIFICATION), (EXPLICIT_VR_LE,))
         peer.associates(contexts)
-        self.assertRaises(StopIteration, peer.context, STORAGE_COMMITMENT)
+        self.assertRaises(AssertionError, peer.context, STORAGE_COMMITMENT)
         peer.stores("1.2.3", data_set(sop_class_uid="1.2.3.4"), "1.2.3.4")
         self.assertEqual(peer.response.status, 0)
         self.assertIn("1.2.3", storage.instances)
@@ -408,7 +429,7 @@ class GeneralTests(SynchronousTestCase):
         information = UserInformation(16382, common_extended=(item,))
         contexts = dict.fromkeys((self.PRIVATE, STORAGE_COMMITMENT, MR), (EXPLICIT_VR_LE,))
         peer.associates(contexts, user_information=information)
-        self.assertRaises(StopIteration, peer.context, STORAGE_COMMITMENT)
+        self.assertRaises(AssertionError, peer.context, STORAGE_COMMITMENT)
         peer.stores("1.2.3", data_set(sop_class_uid=self.PRIVATE), self.PRIVATE)
         self.assertEqual(peer.response.status, 0)
         self.assertEqual(storage.instances["1.2.3"][0].sop_class_uid, self.PRIVATE)

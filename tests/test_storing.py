@@ -387,11 +387,11 @@ class FailureTests(ServiceCase):
 
     def test_no_status(self) -> None:
         """A commit that fires with what is no status at all is a bug of the writer's."""
-        for odd in (0.0, "0", b"", ()):
+        for odd in (0.0, "0", b"", (), True, False):
             self.storage.committing = succeed(odd)
             self.peer.stores("1.2.3", data_set())
             self.assert_answered(0x0110)
-        self.assertEqual(len(self.recorder.of(Unexpected)), 4)
+        self.assertEqual(len(self.recorder.of(Unexpected)), 6)
 
     def test_abort_fails_late(self) -> None:
         """How an abort fails after the association has ended is told of that association."""

@@ -18,8 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 from twisted.web.static import File
 
-from dicomnode import Acceptor, FileStorage, Node, Storage, Verification
-from dicomnode.observers import Counters
+from dicomnode import Acceptor, FileStorage, Node, Storage, Verification, events
+from dicomnode.observers import Counters, LogObserver
 
 DIRECTORY = "incoming"
 
@@ -44,8 +44,9 @@ def services(reactor: Any) -> MultiService:
 
     os.makedirs(DIRECTORY, exist_ok=True)
     counters = Counters()
-    files = FileStorage(DIRECTORY, reactor=reactor, observe=counters)
-    acceptor = Acceptor(reactor, [Verification(), Storage(files, observe=counters)], observe=counters)
+    observe = events.Fanout(counters, LogObserver("error"))
+    files = FileStorage(DIRECTORY, reactor=reactor, observe=observe)
+    acceptor = Acceptor(reactor, [Verification(), Storage(files, observe=observe)], observe=observe)
     dicom = serverFromString(reactor, "tcp:11112")
     Node([dicom], acceptor, grace=30).setServiceParent(together)
 
