@@ -91,6 +91,8 @@ class Acceptor(Factory):
         self._numbers = count(1)
         self._reads = Reads()
         self._draining = False
+        #: which services listen for it: the last of them that stops is to drain it
+        self.nodes: set[object] = set()
         self._awaiting_end: list[tuple[Deferred[None], IDelayedCall]] = []
         #: those whose transport connection is open
         self.associations: set[AssociationProtocol] = set()
@@ -144,6 +146,15 @@ class Acceptor(Factory):
     def tls_failed(self, peer: IAddress, why: str) -> None:
         """Tell that there is no TLS with a peer: the endpoint says so, which alone knows."""
         self._tell(events.TLSFailed(peer, why))
+
+    def accept(self) -> None:
+        """Accept associations, as it does from the beginning: again, where it was drained.
+
+        :raises RuntimeError: when what is in flight has yet to end.
+        """
+        if self._awaiting_end:
+            raise RuntimeError("the acceptor is being drained")
+        self._draining = False
 
     def drain(self, grace: float) -> Deferred[None]:
         """Accept no one any more, answer what is in flight, then abort: every peer is told.

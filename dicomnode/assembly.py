@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from dicomnode import events, uids
@@ -41,6 +42,8 @@ from dicomnode.studies import Studies
 from dicomnode.timers import Timeouts
 from dicomnode.walking import Threads
 
+_log = Logger()
+
 #: Threads that wait for slow disks.
 THREADS = 10
 
@@ -60,12 +63,25 @@ class CannotStart(SystemExit, Exception):
     """The command cannot start, and has said why: exit with code 1.
 
     An Exception, so that ``twistd`` cleans up behind it; a SystemExit, so that no one prints a traceback.
+    It is said on stderr; and in Twisted's log where there is no stderr, in a daemon. As text it is why.
     """
 
     def __init__(self, why: str) -> None:
-        line = " ".join(why.split())
-        print(f"dicomnode: error: {line}", file=sys.__stderr__, flush=True)
+        self.why = " ".join(why.split())
+        print(f"dicomnode: error: {self.why}", file=sys.__stderr__, flush=True)
+        if _is_null(2):
+            _log.critical("{why}", why=self.why)
         super().__init__(1)
+
+    def __str__(self) -> str:
+        return self.why
+
+
+def _is_null(descriptor: int) -> bool:
+    """Is what is written there nobody's to read?"""
+    with suppress(OSError):
+        return os.fstat(descriptor).st_rdev == os.stat(os.devnull).st_rdev
+    return True
 
 
 class Commands:
@@ -86,6 +102,9 @@ class Commands:
     def round(self, storage: IStorage) -> IStorage:
         """Return a storage that tells what arrives."""
         return Hooked(storage, self._reactor, *self._hooks, studies=self.studies)
+
+    def start(self) -> None:
+        self._executions.start()
 
     def stop_within(self, seconds: float) -> None:
         self._executions.stop_within(seconds)

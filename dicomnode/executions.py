@@ -158,6 +158,10 @@ class Executions:
             self._waiting.append(execution)
             self._next()
 
+    def start(self) -> None:
+        """Run commands, as from the beginning: again, where that has ended."""
+        self._stopped = False
+
     def stop_within(self, seconds: float) -> None:
         """Run commands for so long; then end those that run, and report those that wait."""
         if self._stopping is not None and self._stopping.active():

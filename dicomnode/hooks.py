@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -83,6 +83,8 @@ async def tell(hooks: Sequence[Hook[_T]], value: _T) -> None:
     for hook in hooks:
         try:
             await maybeDeferred(hook, value)
+        except CancelledError:
+            _log.error("A hook was cancelled upon {value}: {hook}", value=type(value).__name__, hook=hook)
         except Exception:
             _log.failure(_FAILED, value=type(value).__name__, hook=hook)
 

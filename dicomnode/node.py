@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Protocol, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -23,13 +23,17 @@ from twisted.python.threadpool import ThreadPool
 from dicomnode import events
 from dicomnode.acceptor import Acceptor
 from dicomnode.timers import LINGER
+from dicomnode.waiting import Once
 from dicomnode.workers import Workers
 
 _log = Logger()
 
 
 class Behind(Protocol):
-    """What goes on behind a storage, and has its share of the grace: hooks."""
+    """What goes on behind a storage, and has its share of the grace: studies, say."""
+
+    def start(self) -> None:
+        """The service starts, or does so again."""
 
     def stop_within(self, seconds: float) -> None:
         """The service stops, and whatever comes now may take so long; it is called again to be quicker."""
@@ -41,14 +45,18 @@ class Behind(Protocol):
 class Node(Service):
     """Listens on endpoints. When it stops: first the ports, then what is in flight, then the threads.
 
+    Once it has stopped, it may be started again.
+
     :param endpoints: where to listen.
-    :param acceptor: what to do with who comes; workers, where those are other processes.
+    :param acceptor: what to do with who comes; workers, where those are other processes. Of several nodes
+        that share one, the last that stops ends what is in flight; the others close their ports.
     :param pool: threads of the acceptor's storage that are started and stopped with this service, or those
         workers. Without one there is nothing to start: a FileStorage uses the threads of the reactor then.
     :param grace: how long what is in flight may take when the service stops, in seconds. A thread of the pool
         that still waits for a disk then is left behind: it may wait for ever, and all else in the process
         would wait for it, as it does for the threads of the reactor.
     :param behind: is to be finished, too, before the threads are stopped.
+    :raises TypeError: when that is not what it should be.
     """
 
     def __init__(
@@ -61,6 +69,9 @@ class Node(Service):
         observe: events.Observer = events.ignore,
         behind: Behind | None = None,
     ) -> None:
+        for method in ("start", "stop_within", "finished") if behind is not None else ():
+            if not callable(getattr(behind, method, None)):
+                raise TypeError(f"what is behind has no method {method}: {behind!r}")
         self._behind = behind
         self._endpoints = endpoints
         self._acceptor = acceptor
@@ -68,6 +79,8 @@ class Node(Service):
         self._grace = grace
         self._observe = events.guarded(observe)
         self._ports: list[Deferred[IListeningPort | None]] = []
+        self._is_starting = False
+        self._ending: Once | None = None  # from when it begins to stop
         self._until = 0.0  # when the grace is over
         self._joining: Deferred[None] | None = None
 
@@ -75,45 +88,72 @@ class Node(Service):
         """Listen, while there is the privilege to: DICOM's own port is 104.
 
         :raises CannotListenError: when a port cannot be listened on.
+        :raises RuntimeError: when the service is stopping.
         """
-        for endpoint in self._endpoints:
-            failures: list[Failure] = []
-            listening = endpoint.listen(self._acceptor).addCallback(self._listening)
-            listening.addErrback(self._not_listening, failures)
-            if failures:
-                Deferred.fromCoroutine(self._stop_listening())
-                failures[0].raiseException()
-            self._ports.append(cast("Deferred[IListeningPort | None]", listening))
+        if self._ending is not None and not self._ending.has_happened:
+            raise RuntimeError("the service is stopping: wait until it has stopped")
+        self._ending = None
+        self._acceptor.accept()
+        self._acceptor.nodes.add(self)
+        self._is_starting = True
+        try:
+            for endpoint in self._endpoints:
+                failures: list[Failure] = []
+                listening = endpoint.listen(self._acceptor).addCallback(self._listening)
+                listening.addErrback(self._not_listening, failures)
+                if failures:
+                    self._acceptor.nodes.discard(self)
+                    Deferred.fromCoroutine(self._stop_listening())
+                    failures[0].raiseException()
+                self._ports.append(cast("Deferred[IListeningPort | None]", listening))
+        finally:
+            self._is_starting = False
 
     def startService(self) -> None:
         if not self._ports:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]
-        if self._pool is not None:
-            self._pool.start()
+        if self._behind is not None:
+            self._behind.start()
+        pool = self._pool
+        if isinstance(pool, ThreadPool) and pool.joined:
+            # One that was stopped cannot be started again; but who was given it has no other.
+            ThreadPool.__init__(pool, pool.min, pool.max, pool.name)
+        if pool is not None:
+            pool.start()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
-        return Deferred.fromCoroutine(self._stop())
+        if self._ending is None:
+            self._ending = ending = Once()
+            stopping = Deferred.fromCoroutine(self._stop())
+            stopping.addCallbacks(lambda _: ending.happens(), lambda failure: ending.happens(failure.value))
+        return self._ending.wait()
 
     def hasten(self) -> None:
         """Wait for nothing that is in flight, where the service stops: abort it."""
-        self._acceptor.drain(0)
+        self._drain(0)
         if self._behind is not None:
             self._behind.stop_within(0)
         self._until = 0.0
         if self._joining is not None:
             self._joining.cancel()
 
+    def _drain(self, grace: float) -> Deferred[None]:
+        """Drain the acceptor, unless another node listens for it."""
+        self._acceptor.nodes.discard(self)
+        return succeed(None) if self._acceptor.nodes else self._acceptor.drain(grace)
+
     async def _stop(self) -> None:
-        if self._behind is not None:
-            self._behind.stop_within(self._grace)
         clock = None if isinstance(self._acceptor, Workers) else self._acceptor.reactor
         self._until = clock.seconds() + self._grace if clock is not None else 0.0
+        closing = Deferred.fromCoroutine(self._stop_listening())
         try:
-            await self._stop_listening()
+            if self._behind is not None:
+                self._behind.stop_within(self._grace)
+            await closing
         finally:
-            await self._acceptor.drain(self._grace)
+            await self._drain(self._grace)
             if self._behind is not None:
                 await self._behind.finished()
             if clock is not None and isinstance(self._pool, ThreadPool) and self._pool.threads:
@@ -139,7 +179,7 @@ class Node(Service):
 
     def _not_listening(self, failure: Failure, failures: list[Failure]) -> None:
         failures.append(failure)
-        if self.running:  # by an endpoint that takes its time: too late to raise
+        if self._ports and not self._is_starting:  # by an endpoint that takes its time: too late to raise
             _log.failure("cannot listen", failure)
 
     async def _stop_listening(self) -> None:

@@ -53,6 +53,7 @@ class Signals:
 
     def install(self) -> None:
         """Handle signals, as soon as the reactor does."""
+        self.is_stopping = False
         self._reactor.callWhenRunning(self._install)
 
     def stopping(self) -> None:

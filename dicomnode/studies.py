@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from dicomnode.hooks import Hook, InstanceReceived, tell
 from dicomnode.interfaces import Instance
 from dicomnode.networks import host
+from dicomnode.waiting import Once
 
 #: Studies that are waited for at a time: some kilobytes each, at the most. A department sends a few dozen.
 MOST = 10_000
@@ -155,9 +156,11 @@ class Studies:
 
     It is given to :class:`~dicomnode.hooks.Hooked`, which tells it what arrives. Which study that is, the
     walk says: without one, or without a Study Instance UID in it, an instance belongs to none. There is one
-    timer, and none while nothing is waited for.
+    timer, and none while nothing is waited for. A :class:`~dicomnode.node.Node` takes it as what is
+    ``behind``: so the studies end when that stops.
 
-    :param hooks: are called for each study, one after the other; nothing waits for them.
+    :param hooks: are called for each study, one after the other; nothing but the end of the service waits for
+        them.
     :param quiet: for how long nothing of a study must have come, in seconds. An instance that is arriving
         keeps its study from ending.
     :param most: of studies that are waited for; beyond it the one of which nothing has come for longest
@@ -174,6 +177,9 @@ class Studies:
         self._studies: OrderedDict[str, _Study] = OrderedDict()  # who was heard last is the last
         self._arriving: dict[Hashable, str] = {}  # of which study is what
         self._timer: IDelayedCall | None = None
+        self._telling: set[Deferred[None]] = set()
+        self._patience: IDelayedCall | None = None
+        self._finished: Once | None = None
 
     def begun(self, instance: Instance) -> None:
         """An instance begins to arrive, and its walk knows of which study."""
@@ -220,6 +226,28 @@ class Studies:
             self._timer = None
         self._end([*self._studies], Because.STOPPED)
 
+    # For the service behind which they are
+
+    def start(self) -> None:
+        """The service starts."""
+        self._finished = None
+
+    def stop_within(self, seconds: float) -> None:
+        """Give hooks so many seconds; what they are doing then is cancelled, and not waited for."""
+        self._stop_waiting()
+        if seconds > 0:
+            self._patience = self._clock.callLater(seconds, self._cancel)
+        else:
+            self._cancel()
+
+    def finished(self) -> Deferred[None]:
+        """End all of them; fire when the hooks have been told, and have done."""
+        self.stop()
+        self._finished = Once()
+        finished = self._finished.wait()
+        self._told(None)
+        return finished
+
     def _wait(self) -> None:
         """Wait for the one that will be quiet first."""
         if self._timer is None and self._studies:
@@ -242,4 +270,22 @@ class Studies:
     def _end(self, uids: Sequence[str], because: Because) -> None:
         # All are gone before anyone is told, who might bring more.
         for ended in [self._studies.pop(uid).ended(uid, because) for uid in uids]:
-            Deferred.fromCoroutine(tell(self._hooks, ended))
+            telling = Deferred.fromCoroutine(tell(self._hooks, ended))
+            self._telling.add(telling)
+            telling.addBoth(self._told, telling)
+
+    def _told(self, _: object, telling: Deferred[None] | None = None) -> None:
+        self._telling.discard(telling)
+        if self._finished is not None and not self._telling:
+            self._stop_waiting()
+            self._finished.happens()
+
+    def _cancel(self) -> None:
+        telling, self._telling = self._telling, set()
+        for one in telling:
+            one.cancel()
+        self._told(None)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()

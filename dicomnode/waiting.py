@@ -136,23 +136,23 @@ class Once:
     """What happens once: any number may wait for it, before and after."""
 
     error: Exception | None = None  #: how, where it was not well
-    _happened = False
+    has_happened = False
 
     def __init__(self) -> None:
         self._waiting: list[Deferred[None]] = []
 
     def wait(self) -> Deferred[None]:
         """Fires when it happens. Cancelling it is nobody else's business."""
-        if self._happened:
+        if self.has_happened:
             return succeed(None) if self.error is None else fail(self.error)
         self._waiting.append(Deferred(self._waiting.remove))
         return self._waiting[-1]
 
     def happens(self, error: Exception | None = None) -> None:
         """Let it happen, well or by an error; unless it has."""
-        if self._happened:
+        if self.has_happened:
             return
-        self._happened = True
+        self.has_happened = True
         self.error = error
         while self._waiting:  # what one does may cancel another
             waiting = self._waiting.pop(0)

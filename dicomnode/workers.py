@@ -181,12 +181,22 @@ class Workers(Factory):
         self._waiting: dict[int, Any] = {}  # for their turn to start again
         self._failures = [0] * ledger.regions
         self._number = 0
+        self._first = 0  # how many there were before those of this start
+        #: which services listen for them: one
+        self.nodes: set[object] = set()
         self._has_failed = False
         self._draining: list[Deferred[None]] = []
         self._overdue: IDelayedCall | None = None  # when those that stop are to end at once
 
     def buildProtocol(self, addr: Any) -> None:
         """Accept no one: that is for workers."""
+
+    def accept(self) -> None:
+        """Accept associations, once they are started: again, where they were drained."""
+        self._draining = []
+        self._overdue = None
+        self._first = self._number
+        self._failures = [0] * self._ledger.regions
 
     def start(self) -> None:
         """Start them, as soon as the reactor runs."""
@@ -240,7 +250,7 @@ class Workers(Factory):
     def _start(self, region: int) -> None:
         self._waiting.pop(region, None)
         self._number += 1
-        first = self._number <= self._ledger.regions
+        first = self._number - self._first <= self._ledger.regions
         brief = replace(
             self._brief(),
             worker=self._number,

@@ -133,6 +133,9 @@ class NodeTests(SynchronousTestCase):
         """What goes on behind is told of the grace at first; it is waited for before the threads stop."""
 
         class Slow:
+            def start(_) -> None:
+                self.log.append("start behind")
+
             def stop_within(_, seconds: float) -> None:
                 self.log.append(f"stop within {seconds:g}")
 
@@ -144,12 +147,17 @@ class NodeTests(SynchronousTestCase):
         node = self.make_node(self.listens(104), grace=7.0, behind=Slow())
         node.startService()
         stopping = node.stopService()
-        self.assertEqual(self.log, ["start pool", "stop within 7", "close 104", "finish"])
+        self.assertEqual(self.log, ["start behind", "start pool", "close 104", "stop within 7", "finish"])
         self.assertNoResult(stopping)
         node.hasten()
         finishing.callback(None)
         self.assertIsNone(self.successResultOf(stopping))
         self.assertEqual(self.log[-2:], ["stop within 0", "stop pool"])
+
+    def test_nothing_to_be_behind(self) -> None:
+        """What cannot be finished is refused when that is still easily mended."""
+        error = self.assertRaises(TypeError, self.make_node, behind=object())
+        self.assertIn("has no method start", str(error))
 
     def test_without_privilege(self) -> None:
         """Where nobody starts services with privilege, it listens when it is started."""
@@ -232,6 +240,16 @@ class NodeTests(SynchronousTestCase):
         self.assertEqual(self.log, ["start pool", "close 2", "stop pool"])
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_cannot_listen_before_it_runs(self) -> None:
+        """That is logged, too, when it fails between the two steps in which a service starts."""
+        listening: Deferred[Port] = Deferred()
+        node = self.make_node(Endpoint(listening))
+        node.privilegedStartService()
+        listening.errback(REFUSED)
+        self.assertEqual([failure.value for failure in self.flushLoggedErrors()], [REFUSED])
+        node.startService()
+        self.successResultOf(node.stopService())
+
     def test_port_that_takes_its_time(self) -> None:
         """It waits for a port to be closed."""
         closing: Deferred[None] = Deferred()
@@ -302,6 +320,60 @@ class NodeTests(SynchronousTestCase):
         self.successResultOf(stopping)
         self.assertEqual(self.log[-1], "stop pool")
         self.assertEqual(self.flushLoggedErrors(CancelledError), [])
+
+    def test_again(self) -> None:
+        """A node that has stopped starts as it did the first time, and so do its threads."""
+        pool = ThreadPool(0, 1)
+        self.pool = cast(Any, pool)
+        node = self.make_node(self.listens(104))
+        for _ in range(2):
+            node.startService()
+            self.assertTrue(pool.started)
+            self.associate().releases()
+            for association in [*self.acceptor.associations]:
+                association.transport.lose()
+            for _ in range(2):
+                self.assertIsNone(self.successResultOf(node.stopService()))
+            self.assertFalse(pool.started)
+        self.assertEqual(self.log, ["close 104", "close 104"])
+
+    def test_not_before_it_has_stopped(self) -> None:
+        """It is not started while it stops; who stops it once more waits for the same."""
+        node = self.make_node(self.listens(104))
+        node.startService()
+        peer = self.associate()
+        stopping = [node.stopService(), node.stopService()]
+        error = self.assertRaises(RuntimeError, node.startService)
+        self.assertEqual(str(error), "the service is stopping: wait until it has stopped")
+        self.assertRaises(RuntimeError, self.acceptor.accept)
+        for one in stopping:
+            self.assertNoResult(one)
+        peer.transport.lose()
+        for one in stopping:
+            self.assertIsNone(self.successResultOf(one))
+        self.assertEqual(self.log, ["start pool", "close 104", "stop pool"])
+
+    def test_shared_acceptor(self) -> None:
+        """Of nodes that share an acceptor, the last that stops ends what is in flight."""
+        first = Node([self.listens(1)], self.acceptor)
+        second = Node([self.listens(2)], self.acceptor)
+        for node in (first, second):
+            node.startService()
+        peer = self.associate()
+        self.assertIsNone(self.successResultOf(first.stopService()))
+        self.assertEqual(self.log, ["close 1"])
+        peer.echoes()
+        self.assertEqual(peer.response.status, 0)
+        self.associate().transport.lose()
+        first.startService()
+        self.successResultOf(second.stopService())
+        stopping = first.stopService()
+        self.assertNoResult(stopping)
+        peer.exchange()
+        self.assertIsInstance(peer.indications[-1], Aborted)
+        peer.transport.lose()
+        self.successResultOf(stopping)
+        self.assertIsNone(self.acceptor.buildProtocol(None))
 
     def test_no_pool(self) -> None:
         """Without threads of its own there is nothing to start or stop: a storage uses the reactor's."""

@@ -243,6 +243,27 @@ class ServiceTests(ServiceCase):
         self.assertEqual(self.processes[0].orders[1:], [b"reread [null, [null]]\n"])
         self.assertIn("The certificates stay as they were: no\n", self.stderr.getvalue())
 
+    def test_again(self) -> None:
+        """A service that has stopped and is started again has others: they may fail at first."""
+        service = self.begin()
+        for process in self.processes:
+            process.ready()
+        stopping = service.stopService()
+        for process in self.processes:
+            process.ends()
+        self.successResultOf(stopping)
+        self.reactor.whenRunningHooks.clear()  # it does not run for the first time
+        service.startService()
+        self.reactor.runs()
+        self.assertEqual([process.brief.worker for process in self.processes], [1, 2, 3, 4])
+        third, fourth = self.processes[2:]
+        fourth.ready()
+        third.ready()
+        fourth.ends(signal=9)
+        self.assertEqual(len(self.processes), 4)
+        self.reactor.advance(0)
+        self.assertEqual(len(self.processes), 5)
+
     def test_one(self) -> None:
         """One process is the node itself."""
         service = self.start("--processes", "1")

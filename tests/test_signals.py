@@ -172,6 +172,19 @@ class SignalsTests(SignalsCase):
         handling.restore()
         self.assertEqual(self.handlers, before)
 
+    def test_again(self) -> None:
+        """When it starts again, they are handled again; the first that comes then is the first."""
+        handling = self.signals()
+        self.reactor.run()
+        handling.stopping()
+        handling.restore()
+        handling.install()
+        self.reactor.run()
+        self.sends(TERM)
+        self.assertEqual((self.reactor.stopped, self.done), ([TERM], []))
+        self.sends(TERM)
+        self.assertEqual(self.done, [(self.reactor, 1), "hasten"])
+
     def test_not_the_reactors(self) -> None:
         """Signals that the reactor does not handle are left to whoever does: no one, or a debugger."""
         for handlers in (

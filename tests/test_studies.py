@@ -12,6 +12,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from dicomnode.core.dataset import Walk
@@ -189,3 +190,72 @@ class StudiesTests(SynchronousTestCase):
             self.clock.advance(10)
         self.assertEqual(sorted(self.uids())[:2], ["1.2", "1.2"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class BehindTests(SynchronousTestCase):
+    """As what is behind a node, studies end with it, and their hooks have their share of the grace."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.going: list[Deferred[None]] = []
+        self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
+
+    def studies(self, hook: Any) -> Studies:
+        studies = Studies(self.clock, hook, quiet=10.0)
+        studies.start()
+        arriving = instance("1.2")
+        studies.received(InstanceReceived(arriving, 100, self.clock.seconds(), None))
+        return studies
+
+    def goes_on(self, ended: StudyEnded) -> Deferred[None]:
+        self.assertIs(ended.because, Because.STOPPED)
+        self.going.append(Deferred())
+        return self.going[-1]
+
+    def test_nothing_to_wait_for(self) -> None:
+        """A hook that has done when it returns is not waited for; and so each time that the service stops."""
+        ended: list[StudyEnded] = []
+        studies = self.studies(ended.append)
+        for number in (1, 2):
+            studies.stop_within(5)
+            self.assertIsNone(self.successResultOf(studies.finished()))
+            self.assertEqual(len(ended), number)
+            studies.start()
+            studies.received(InstanceReceived(instance("1.3"), 100, self.clock.seconds(), None))
+        self.clock.advance(10)
+        self.assertIs(ended[-1].because, Because.QUIET)
+
+    def test_hook_goes_on(self) -> None:
+        """One that takes its time is waited for."""
+        studies = self.studies(self.goes_on)
+        studies.stop_within(5)
+        finished = studies.finished()
+        self.clock.advance(4)
+        self.assertNoResult(finished)
+        self.going[0].callback(None)
+        self.assertIsNone(self.successResultOf(finished))
+
+    def test_grace_is_over(self) -> None:
+        """One that takes too long is cancelled, which is logged; and what it does then is not waited for."""
+
+        async def hook(ended: StudyEnded) -> None:
+            try:
+                await self.goes_on(ended)
+            finally:
+                await self.goes_on(ended)
+
+        for hasten in (False, True):
+            studies = self.studies(hook)
+            studies.stop_within(5)
+            finished = studies.finished()
+            self.assertNoResult(finished)
+            if hasten:
+                studies.stop_within(0)
+            else:
+                self.clock.advance(5)
+            self.assertIsNone(self.successResultOf(finished))
+            with capturedLogs() as logged:
+                self.going[-1].callback(None)
+            (event,) = logged
+            self.assertIn("A hook was cancelled upon StudyEnded", formatEvent(event))
+            self.assertEqual(event["log_level"], LogLevel.error)

@@ -218,6 +218,23 @@ class CannotStartTests(TapCase):
         line = f"policy file '{os.path.abspath('no/such')}': No such file or directory"
         self.assert_cannot_start(line, lambda: makeService(self.options("--policy", "no/such")))
 
+    def test_in_a_daemon(self) -> None:
+        """Where there is no stderr, Twisted's log is told; and whoever looks at the error always."""
+        for null in (False, True):
+            self.patch(assembly, "_is_null", lambda descriptor, null=null: null)
+            self.logged.clear()
+            error = CannotStart("it is\nso")
+            self.assertEqual(str(error), "it is so")
+            told = [event["why"] for event in self.logged if "why" in event]
+            self.assertEqual(told, ["it is so"] if null else [])
+
+    def test_null(self) -> None:
+        """What is written to the null device is nobody's to read, nor to what is not open."""
+        with open(os.devnull, "w") as null, open(self.mktemp(), "w") as file:
+            self.assertTrue(assembly._is_null(null.fileno()))
+            self.assertFalse(assembly._is_null(file.fileno()))
+        self.assertTrue(assembly._is_null(1 << 20))
+
     def test_bad_endpoint(self) -> None:
         """An endpoint that cannot be made says why."""
         options = {**DEFAULTS, "output-directory": self.directory, "ports": ["tcp:11112", "tcp:x"]}

@@ -89,6 +89,17 @@ class CommandTests(TapCase):
         self.ends()
         self.assertIn("sh CT.1.2.3 (process 4711) was ended: it took 7 s", self.stderr.getvalue())
 
+    def test_again(self) -> None:
+        """A service that has stopped and is started again executes commands again."""
+        service = self.start("-xcr", "sh #f")
+        for number in (1, 2):
+            self.stores(f"1.2.{number}")
+            self.assertEqual(self.executed()[number - 1 :], [["sh", f"CT.1.2.{number}"]])
+            self.ends()
+            self.stop(service)
+            self.reactor.tcpServers.clear()
+            service.startService()
+
     def test_stop(self) -> None:
         """When the service stops, studies end, and what is executed has the grace to finish."""
         service = self.start("-xcs", "sh #p", "--grace", "5")

@@ -11,7 +11,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 from twisted.internet.threads import deferToThreadPool
 
-from dicomnode import Acceptor, FileStorage, OperationFailed, Storage, Verification
+from dicomnode import Acceptor, FileStorage, Node, OperationFailed, Storage, Verification
 from dicomnode.hooks import AssociationHooks, AssociationOver, Hooked, InstanceReceived
 from dicomnode.studies import Studies, StudyEnded
 
@@ -60,8 +60,10 @@ def main(reactor, description: str = "tcp:11112") -> Deferred[None]:
     studies = Studies(reactor, study_ended, quiet=30.0)
     storage = Storage(Hooked(files, reactor, Index("index.db", reactor), studies=studies))
     acceptor = Acceptor(reactor, [Verification(), storage], observe=AssociationHooks(association_over))
-    listening = serverFromString(reactor, description).listen(acceptor)
-    return listening.addCallback(lambda port: Deferred())  # for ever
+    node = Node([serverFromString(reactor, description)], acceptor, behind=studies)
+    node.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", node.stopService)
+    return Deferred()  # for ever
 
 
 if __name__ == "__main__":
