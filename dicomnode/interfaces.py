@@ -238,7 +238,8 @@ class IService(Interface):
         """Perform an operation and return, or fire with, the status of its response.
 
         Fail with OperationFailed to answer another status, with an Error Comment; an OSError is
-        answered with 0xA700, anything else with 0x0110 and logged as a bug. It is cancelled when
+        answered with 0xA700, and so is how an association has ended that it needed; anything else with
+        0x0110, and logged as a bug. It is cancelled when
         the association ends, or, if it is a C-FIND, C-GET or C-MOVE, upon a C-CANCEL-RQ.
         """
 

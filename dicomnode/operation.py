@@ -18,12 +18,23 @@ from zope.interface import implementer
 
 from dicomnode.core.command import Request, Response, Status, respond
 from dicomnode.core.negotiation import PresentationContext
-from dicomnode.errors import OperationFailed
+from dicomnode.errors import (
+    AssociationAborted,
+    AssociationLost,
+    AssociationRejected,
+    AssociationReleased,
+    ContextNotAccepted,
+    OperationFailed,
+)
 from dicomnode.fragments import compact
 from dicomnode.interfaces import IAssociation, IInstanceWriter, IOperation, IService
 from dicomnode.reception import Receiver, Reception
 from dicomnode.waiting import begun
 from dicomnode.walking import Walking
+
+#: How an association ends, or comes to none, or has no room for an instance: for who sends instances on
+#: behalf of another, that is no bug.
+_ENDS = (AssociationAborted, AssociationLost, AssociationRejected, AssociationReleased, ContextNotAccepted)
 
 
 class Performer(Protocol):
@@ -343,6 +354,8 @@ class Operation:
             self._respond(error.status, error.comment)
         elif isinstance(error, OSError):
             self._respond(Status.OUT_OF_RESOURCES, error.strerror or "the storage failed")
+        elif isinstance(error, _ENDS):
+            self._respond(Status.OUT_OF_RESOURCES, str(error))
         elif isinstance(error, CancelledError) and (self._cancelled or self._association_ended):
             self._respond(Status.CANCEL, "")
         else:

@@ -212,7 +212,7 @@ class ExampleTests(_DocsCase):
             (0, ct, {"StudyInstanceUID": ct.StudyInstanceUID}),
             (0, ct, {"SOPInstanceUID": ct.SOPInstanceUID}),
             (0xB000, ct, {"SOPInstanceUID": [ct.SOPInstanceUID, mr.SOPInstanceUID, jpeg.SOPInstanceUID]}),
-            (0xB000, None, {"StudyInstanceUID": mr.StudyInstanceUID}),
+            (0xA702, None, {"StudyInstanceUID": mr.StudyInstanceUID}),
             (0, None, {"StudyInstanceUID": "1.2.3"}),
             (0, None, {}),
         ):
@@ -222,6 +222,11 @@ class ExampleTests(_DocsCase):
             network.exchange()
             self.assertEqual(self.successResultOf(got).status, status, keys)
             self.assertEqual([*storage.instances], [expected.SOPInstanceUID] if expected else [])
+        os.unlink("CT_small.dcm")
+        request = CGetRQ(affected_sop_class_uid=example.STUDY_ROOT_GET, message_id=0)
+        got = association.invoke(request, encoded(StudyInstanceUID=ct.StudyInstanceUID))
+        network.exchange()
+        self.assertEqual(self.successResultOf(got).status, 0xA702)
         echoed = association.invoke(CEchoRQ(affected_sop_class_uid=example.STUDY_ROOT_GET, message_id=0))
         network.exchange()
         self.assertEqual(self.successResultOf(echoed).status, Status.UNRECOGNIZED_OPERATION)

@@ -11,7 +11,13 @@ from zope.interface.verify import verifyObject
 
 from dicomnode import events
 from dicomnode.core.command import CStoreRSP, Status
-from dicomnode.errors import OperationFailed
+from dicomnode.errors import (
+    AssociationLost,
+    AssociationReleased,
+    AssociationTimedOut,
+    ContextNotAccepted,
+    OperationFailed,
+)
 from dicomnode.fragments import MANY, SMALL
 from dicomnode.interfaces import IOperation
 from dicomnode.operation import Operation
@@ -252,6 +258,10 @@ class AnswerTests(OperationTestCase):
             (OSError(28, "No space left on device"), 0xA700, "No space left on device"),
             (OSError("odd"), 0xA700, "the storage failed"),
             (OperationFailed(0xA700, "x" * 100), 0xA700, "x" * 64),
+            (AssociationLost("gone"), 0xA700, "gone"),
+            (AssociationReleased("by the other end"), 0xA700, "by the other end"),
+            (AssociationTimedOut("ACSE", 30), 0xA700, "ACSE timeout: the other end was silent for 30 s"),
+            (ContextNotAccepted("1.2"), 0xA700, "no context was accepted for 1.2 in any syntax"),
         ):
             self.performer.answers.clear()
             self.performed(lambda operation, error=error: fail(error), has_data_set=False)

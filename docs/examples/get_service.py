@@ -18,6 +18,7 @@ from zope.interface import implementer
 from dicomnode import (
     Acceptor,
     ContextNotAccepted,
+    InvalidFile,
     IOperation,
     IRoleSelection,
     OperationFailed,
@@ -25,11 +26,12 @@ from dicomnode import (
     Status,
     Verification,
 )
-from dicomnode.core.command import CGetRQ
+from dicomnode.core.command import CGetRQ, is_warning
 from dicomnode.uids import EXPLICIT_VR_LE, IMPLICIT_VR_LE
 
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
-SOME_FAILED = 0xB000  #: PS3.4 Table C.4-3: sub-operations complete, one or more failures
+SOME_FAILED = 0xB000  #: PS3.4 Table C.4-3: sub-operations complete, one or more failures or warnings
+ALL_FAILED = 0xA702  #: refused: unable to perform sub-operations
 UNIQUE_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
@@ -56,15 +58,18 @@ class Retrieve:
         implicit = operation.context.transfer_syntax == IMPLICIT_VR_LE
         identifier = read_dataset(BytesIO(octets), is_implicit_VR=implicit, is_little_endian=True)
         user = ServiceUser(operation.association)
-        status = int(Status.SUCCESS)
+        stored = failed = 0
         for path in self._matching(identifier):
             try:
                 response = await user.store(path)
-            except ContextNotAccepted:  # the other end has not proposed to be the SCP of this
-                status = SOME_FAILED
+            except (ContextNotAccepted, InvalidFile, OSError):  # not proposed, or not there any more
+                failed += 1
             else:
-                status = SOME_FAILED if response.status else status
-        return status
+                stored += response.status == Status.SUCCESS or is_warning(response.status)
+                failed += response.status != Status.SUCCESS
+        if not failed:
+            return Status.SUCCESS
+        return SOME_FAILED if stored else ALL_FAILED
 
     def _matching(self, identifier: Dataset) -> Iterator[Path]:
         wanted = {key: identifier[key].value for key in UNIQUE_KEYS if identifier.get(key)}
