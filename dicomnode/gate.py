@@ -48,12 +48,13 @@ class Gate:
 
     def close(self, reason: object) -> None:
         """Stop reading, until :meth:`open` is called for the same reason."""
-        if not self._reasons and self._open:
-            if not self._held:
-                self._wire.pause()
-            self._paused(True)
+        closes = not self._reasons and self._open
         self._reasons.add(reason)
         self.closed = True
+        if closes:
+            if not self._held:
+                self._wire.pause()
+            self._paused(True)  # upon which the reason may be taken back
         self._changed()
 
     def open(self, reason: object) -> None:
@@ -63,7 +64,7 @@ class Gate:
             self.closed = bool(self._reasons)
             if not self._reasons and self._open:
                 self._paused(False)
-                if not self._held:
+                if not (self._held or self._reasons):
                     self._wire.resume()
             self._changed()
 

@@ -49,6 +49,9 @@ UNLIMITED = 0xFFFF
 PENDING = frozenset({Status.PENDING, Status.PENDING + 1})
 _MAY_BE_PENDING = (CFindRQ, CGetRQ, CMoveRQ)
 
+#: In which a response may be sent.
+_ANSWERING = frozenset((State.STA6, State.STA8))
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -160,6 +163,8 @@ class Invocations:
         self._early: tuple[Response, bytes] | None = None  # that all is well, before the data set is out
         #: of requests and responses, each of which starts anew the time for the next response
         self.progress = 0
+        #: how many fragments of data sets have been sent
+        self.sent = 0
         self._message_id = 0
         self._going_on = False
         self._ended: Exception | None = None
@@ -179,9 +184,13 @@ class Invocations:
         return bool(self._unanswered)
 
     @property
-    def awaiting_requests(self) -> bool:
-        """Are requests what comes next? The instances of a C-GET do, before its responses."""
-        return any(isinstance(invocation.request, CGetRQ) for invocation in self._unanswered.values())
+    def awaits_response(self) -> bool:
+        """Is a response what comes next? Not before a data set is out; nor to a C-GET: its instances do."""
+        return (
+            self.awaiting
+            and not self.sending
+            and not any(isinstance(invocation.request, CGetRQ) for invocation in self._unanswered.values())
+        )
 
     @property
     def busy(self) -> bool:
@@ -305,6 +314,7 @@ class Invocations:
         invocation = self._sending_for
         assert invocation is not None  # who is sent
         self._core.send_data_set(invocation.context.id, data, last)
+        self.sent += 1
         try:
             invocation.sent(len(data))
         except Exception:
@@ -333,7 +343,7 @@ class Invocations:
 
     def _send_behind(self) -> None:
         behind, self._behind = self._behind, []
-        for context_id, command in behind:
+        for context_id, command in behind if self._core.state in _ANSWERING else ():
             self._core.send_command(context_id, command)
 
     def _take_back(self) -> None:
@@ -406,7 +416,7 @@ class Invocations:
             self._go_on()
 
     def _end(self, invocation: Invocation, response: Response | None) -> None:
-        del self._unanswered[invocation.request.message_id]
+        self._unanswered.pop(invocation.request.message_id, None)
         if invocation.requested:
             seconds = self._clock.seconds() - invocation.began
             self._host.tell(
@@ -457,10 +467,10 @@ class Invocations:
         if self._preparing is not None:
             waiting.appendleft(self._preparing)
             self._preparing = None
-        unanswered = list(self._unanswered.values())
-        for invocation in unanswered:
+        unanswered, self._unanswered = self._unanswered, {}
+        for invocation in unanswered.values():
             self._end(invocation, None)
-        for invocation in (*unanswered, *waiting):
+        for invocation in (*unanswered.values(), *waiting):
             invocation.fail(error)
 
 

@@ -23,8 +23,11 @@ _CONSIDERING, _ASSOCIATED = State.STA3, State.STA6
 _AT_ONCE = 1e-6
 #: How often it is looked, within a timeout, whether a peer reads on that is behind.
 _LOOKS = 4
-#: The peer's answer to A-ASSOCIATE-RQ, or to A-RELEASE-RQ, is awaited.
-_AWAITING_ANSWER = frozenset((State.STA5, State.STA7, State.STA10, State.STA11))
+#: The peer's answer to A-RELEASE-RQ is awaited; or that, or its answer to A-ASSOCIATE-RQ.
+_AWAITING_RELEASE = frozenset((State.STA7, State.STA10, State.STA11))
+_AWAITING_ANSWER = _AWAITING_RELEASE | {State.STA5}
+#: Ours to A-RELEASE-RQ is: it comes behind what is being performed (AR-7).
+_RELEASING = frozenset((State.STA8, State.STA9, State.STA12))
 
 
 class Host(Protocol):
@@ -70,6 +73,8 @@ class Patience:
         self._timer = Timer(clock, self._expired)
         self.silence = Silence(self._timer)
         self._watch = Watch(clock)
+        self._read = 0  # octets, by the peer, since what is watched began, or began anew
+        self._read_for: Hashable = None
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
 
     def opened(self, gate: Gate, operations: Operations) -> None:
@@ -102,26 +107,51 @@ class Patience:
             awaited = self._watched(what) if seconds else None
             if awaited is None:
                 self._watch.interrupt()
-                self.silence.allow(seconds, (what, begun, gate.unread))
-            else:
+            elif not self._comes_first:
                 self._watch_for(awaited, seconds)
+                return
+            elif self._watch.interrupted(awaited) > self._timeouts.performing > 0:
+                self._timer.wait(_AT_ONCE, "too much comes before what is awaited")
+                return
+            doing = None
+            if what == "performing":
+                doing = self._doing()
+                self.silence.octets = 0  # what the peer says meanwhile is not what is awaited
+            self.silence.allow(seconds, (what, begun, gate.unread, doing))
+
+    @property
+    def _comes_first(self) -> bool:
+        """Does a message come, before whose end there is nothing of what is awaited?"""
+        return self._core.in_message and not self._gate.unread
+
+    def _doing(self) -> Hashable:
+        """Return what changes where what is performed goes on."""
+        invocations = self._host.invocations
+        longest = next(iter(self._operations.unanswered.items()), None)
+        which = longest and (longest[0].request.message_id, longest[1])
+        return which, invocations and invocations.sent
 
     def _watched(self, what: str) -> Hashable:
         """Return what is awaited, where nothing but that stands for it: no octets of anything else."""
         invocations = self._host.invocations
         if self._gate.unread and what == "network":
             return "to be read", self._gate.times_unread
-        if what == "DIMSE" and not self._core.in_message:
-            assert invocations is not None  # whose response is awaited
-            if not invocations.awaiting_requests:
-                return invocations.progress
-        return None
+        if what == "performing":
+            return None
+        if what == "ACSE":
+            return (what, self._core.state) if self._core.state in _AWAITING_RELEASE else None
+        if invocations is None or not self._timeouts.dimse or not invocations.awaits_response:
+            return None
+        return invocations.progress
 
     def _watch_for(self, awaited: Hashable, seconds: float) -> None:
+        if awaited != self._read_for:
+            self._read_for, self._read = awaited, 0
         spent = self._watch.spent(awaited)
         if self._timer.wait(max(min(seconds / _LOOKS, seconds - spent), _AT_ONCE), ("watch", awaited)):
             self._gate.read_meanwhile()  # from here on, as what is heard
             self.silence.octets = 0
+            self.silence.watched = True
 
     def _goes_on(self) -> bool:
         """Is there time left for what is watched, or does the peer read on? It cannot answer before that.
@@ -130,10 +160,12 @@ class Patience:
         """
         seconds, what = self._allowed_silence()
         awaited = self._watched(what)
-        if awaited is None:
+        if awaited is None or self._comes_first:
             return False
-        if self._gate.read_meanwhile() >= MIN_PROGRESS:
+        self._read += max(self._gate.read_meanwhile(), 0)
+        if self._read >= MIN_PROGRESS:
             self._watch.again()
+            self._read = 0
         elif self._watch.spent(awaited) >= seconds:
             return False
         self._timer.stop()
@@ -160,19 +192,19 @@ class Patience:
             return timeouts.network, "network"
         if self._gate.closed:
             return timeouts.performing, "performing"  # a slow disk is not the peer's fault
-        if state in _AWAITING_ANSWER:
-            return timeouts.acse, "ACSE"
-        if state is _CONSIDERING:
-            return timeouts.performing, "performing"  # in which no timer of PS3.8 runs
         if state is not _ASSOCIATED:
+            if state in _AWAITING_ANSWER:
+                return timeouts.acse, "ACSE"
+            if state is _CONSIDERING or state in _RELEASING:
+                return timeouts.performing, "performing"  # in which no timer of PS3.8 runs
             return 0.0, ""
         if self._core.in_message:
             if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):
                 return timeouts.dimse, "DIMSE"
+        elif self._operations.unanswered and not self._core.in_pdu:
+            return timeouts.performing, "performing"  # it waits for us, whatever it is yet to answer
         elif invocations is not None and invocations.awaiting and not invocations.sending:
             return timeouts.dimse, "DIMSE"
-        elif self._operations.unanswered and not self._core.in_pdu:
-            return timeouts.performing, "performing"  # it waits for us
         elif invocations is not None:
             if invocations.sending:
                 return 0.0, ""  # so it does; where it does not read, that was seen above

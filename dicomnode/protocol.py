@@ -428,7 +428,8 @@ class AssociationProtocol(Protocol):
     def drop(self) -> None:
         """Close the connection at once, without a word: there is no association on it."""
         if self.transport is not None:
-            self._transport.abortConnection()
+            # Of Twisted's transports, that of ``stdio`` alone has nothing of the kind.
+            getattr(self.transport, "abortConnection", self.transport.loseConnection)()
 
     # The pump
 

@@ -86,7 +86,9 @@ class Sending:
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Pause this, and not the body. One that is not streaming is asked for more, again and again."""
-        if streaming:
+        if self._over:
+            producer.stopProducing()
+        elif streaming:
             self._produces(cast(IPushProducer, producer))
         else:
             self._produces(_Pulled(producer, self._clock, self._failed))
@@ -168,6 +170,8 @@ class Sending:
         begin, self._begin = self._begin, None
         if begin is not None:
             begin()
+            if self._over:  # whoever was told has ended it
+                return
         self._left -= len(data)
         self._send(data, last)
 
@@ -195,7 +199,8 @@ class Sending:
     def _end(self) -> None:
         self._writing = True  # the last
         self._sends(bytes(self._held), True)
-        self._ends(None)
+        if not self._over:
+            self._ends(None)
 
     def _failed(self, failure: Failure) -> None:
         if not self._over:

@@ -92,26 +92,36 @@ class Watch:
     """Measures for how long something has been awaited, with its interruptions left out."""
 
     _awaited: Hashable = None
-    _spent = 0.0  # before ``_since``
-    _since: float | None = None  # while it is not interrupted
+    _goes_on: int | None = None  # which of the two below, since when
+    _since = 0.0
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self._measured = [0.0, 0.0]  # in seconds: waiting; and while the peer said something else
 
     def spent(self, awaited: Hashable) -> float:
         """Return for how long ``awaited`` has been, in seconds; from here on, if it was not."""
-        now = self._clock.seconds()
-        if awaited != self._awaited:
-            self._awaited, self._spent, self._since = awaited, 0.0, now
-        elif self._since is None:
-            self._since = now
-        return self._spent + now - self._since
+        return self._measure(0, awaited)
+
+    def interrupted(self, awaited: Hashable) -> float:
+        """It cannot come now, for its peer says something else. Return for how long that has been so."""
+        return self._measure(1, awaited)
 
     def interrupt(self) -> None:
-        """It cannot come now: that is not its fault."""
-        if self._since is not None:
-            self._spent += self._clock.seconds() - self._since
-            self._since = None
+        """It cannot come now, for other reasons, which are not its fault."""
+        if self._goes_on is not None:
+            self._measure(self._goes_on, self._awaited)
+            self._goes_on = None
+
+    def _measure(self, which: int, awaited: Hashable) -> float:
+        now = self._clock.seconds()
+        if awaited != self._awaited:
+            self._awaited = awaited
+            self._measured = [0.0, 0.0]
+        elif self._goes_on is not None:
+            self._measured[self._goes_on] += now - self._since
+        self._goes_on, self._since = which, now
+        return self._measured[which]
 
     def again(self) -> None:
         """Measure anew."""
@@ -126,6 +136,7 @@ class Silence:
 
     def __init__(self, timer: Timer) -> None:
         self.octets = 0  #: that have come since it was started: who hears them adds them
+        self.watched = False  #: does the timer run for what no octets put off?
         self._timer = timer
 
     def came_on(self) -> None:
@@ -135,7 +146,7 @@ class Silence:
 
     def went_on(self) -> None:
         """Let the peer be silent for as long again, if it has said enough: it does what is awaited."""
-        if self.octets >= MIN_PROGRESS:
+        if self.octets >= MIN_PROGRESS and not self.watched:
             self._timer.again()
             self.octets = 0
 
@@ -144,5 +155,6 @@ class Silence:
 
         :param awaited: what; of one thing, it may be silent for the same time always.
         """
+        self.watched = False
         if self._timer.wait(seconds, awaited, again=self.octets >= MIN_PROGRESS):
             self.octets = 0

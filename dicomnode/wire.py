@@ -209,9 +209,10 @@ class Wire:
 
     def pause(self) -> None:
         """Read no more, until :meth:`resume`."""
-        self._paused = True
-        self._transport.pauseProducing()
-        self._reads.paused()
+        if not self._paused:
+            self._paused = True
+            self._transport.pauseProducing()
+            self._reads.paused()
 
     def resume(self) -> None:
         """Read on."""

@@ -17,6 +17,7 @@ from dicomnode.core.command import CCancelRQ, CEchoRQ, CFindRQ, CStoreRQ, respon
 from dicomnode.errors import AssociationAborted, AssociationLost, AssociationReleased, AssociationTimedOut
 from dicomnode.invocation import Message
 from dicomnode.requestor import ServiceUser
+from dicomnode.services import Verification
 from dicomnode.testing import CalledPeer
 from dicomnode.timers import MIN_PROGRESS
 from tests.cases import ECHO, QUERY, TIMEOUTS, begun, data, echo_rq, find_rq, message, store_rq
@@ -187,6 +188,53 @@ class CancelTests(RequestorCase):
         """Who is told that it goes on may cancel what is just to begin, or end the association."""
         self.resumed(lambda association, stored: stored.cancel())
         self.resumed(lambda association, stored: association.abort())
+
+    def test_by_the_start(self) -> None:
+        """Who is told of the start may abort: the body may write on, and is not heard."""
+
+        def observe(event: events.Event) -> None:
+            if isinstance(event, events.InvocationStarted):
+                association.abort()
+
+        _, association = self.associates(observe=observe)
+        body = Producer()
+        stored = association.store(body, **NAMES)
+        body.consumer.write(bytes(SIZE))
+        self.failureResultOf(stored, AssociationAborted)
+
+    def test_by_an_abort(self) -> None:
+        """Who is told of an A-ABORT may cancel what has not begun: what is behind it is not sent any more."""
+
+        def observe(event: events.Event) -> None:
+            if isinstance(event, events.AbortReceived):
+                stored.cancel()
+
+        peer, association = self.associates(observe=observe, services=[Verification()])
+        stored = association.store(Producer(), **NAMES)
+        peer.sends(message(ECHO, echo_rq()))  # whose response is behind the data set
+        peer.aborts()
+        self.failureResultOf(stored, CancelledError)
+        self.assertEqual(peer.messages, [])
+
+    def test_by_an_end(self) -> None:
+        """Who is told of the end of one may abort: the others end, too, and each is told of once."""
+
+        def observe(event: events.Event) -> None:
+            self.seen(event)
+            if isinstance(event, events.InvocationEnded):
+                association.abort()
+
+        peer, association = self.associates(
+            observe=observe,
+            answer={"asynchronous_operations_window": (2, 1)},
+            asynchronous_operations=(2, 1),
+        )
+        echoed = [association.echo() for _ in range(3)]
+        peer.releases()
+        for one in echoed:
+            self.failureResultOf(one)
+        self.assertEqual(len(self.seen.of(events.InvocationEnded)), 2)
+        self.assertEqual(self.seen.of(events.Unexpected), [])
 
     def test_by_a_response(self) -> None:
         """Who is given a response may end the association."""

@@ -21,7 +21,7 @@ from dicomnode.core.command import (
     respond,
 )
 from dicomnode.interfaces import IOperation
-from dicomnode.services import Verification
+from dicomnode.services import Storage, Verification
 from dicomnode.testing import Peer, Transport
 from tests.cases import (
     CT,
@@ -149,6 +149,23 @@ class GateTests(ShellTestCase):
         self.assertEqual(len(self.seen.of(events.Resumed)), 1)
         peer.sends(data(CT, b"ta"))
         self.assertEqual(len(self.seen.of(events.Paused)), 1)
+
+    def test_abort_upon_a_pause(self) -> None:
+        """Who is told of a pause may abort: nothing keeps the peer's close from being heard then."""
+
+        def observe(event: events.Event) -> None:
+            self.seen(event)
+            if isinstance(event, events.Paused):
+                self.peer.association.abort()
+
+        self.accepts(Storage(self.storage, check=False), observe=observe)
+        self.peer = self.associates()
+        self.storage.stalls()
+        self.peer.sends(begun(CT, store_rq()) + data(CT, b"da", last=False))
+        self.assertFalse(self.peer.transport.paused)
+        self.assertFalse(self.peer.association._gate.closed)
+        self.assertEqual(len(self.seen.of(events.Resumed)), 1)
+        self.storage.recovers()
 
     def test_what_arrives_after_the_pause(self) -> None:
         """A paused writer takes the rest of the read, and what a transport delivers all the same."""

@@ -18,6 +18,7 @@ from twisted.web.client import FileBodyProducer
 from zope.interface.verify import verifyObject
 
 from dicomnode.sending import FRAGMENTS, WRITE, Octets, Sending
+from tests import files
 
 DATA = bytes(range(256)) * 2000  # more than is read in a turn
 
@@ -220,6 +221,29 @@ class SendingTests(SendingCase):
         self.sending.stop()
         self.assertEqual(self.turns(), 0)
         self.assertEqual((self.sent, self.outcome), ([], []))
+
+    def test_too_late(self) -> None:
+        """A producer that comes when nothing can be sent any more is told so, streaming or not."""
+        for streaming in (True, False):
+            producer = files.Producer()
+            sending = self.make(1000)
+            sending.stop()
+            sending.registerProducer(producer, streaming)
+            self.assertEqual(producer.told, ["stop"])
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_over_when_it_begins(self) -> None:
+        """Who is told that it begins may end it: then nothing is sent."""
+        for data in (DATA, b""):
+            sending = Sending(
+                1000,
+                clock=self.clock,
+                begin=lambda: sending.stop(),  # noqa: B023
+                send=lambda data, last: self.sent.append((bytes(data), last)),
+                done=self.outcome.append,
+            )
+            sending.start(Octets(data))
+            self.assertEqual((self.sent, self.outcome), ([], []))
 
     def test_resumed_in_the_midst_of_a_write(self) -> None:
         """A producer that is resumed by its own writing goes on behind that, and not within."""

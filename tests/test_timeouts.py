@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred, fail
 
 from dicomnode import events
@@ -18,7 +20,7 @@ from dicomnode.errors import (
     AssociationAborted,
 )
 from dicomnode.services import Storage, Verification
-from dicomnode.testing import Peer
+from dicomnode.testing import Peer, Transport
 from dicomnode.timers import LINGER, Timeouts
 from tests.cases import (
     CT,
@@ -380,6 +382,20 @@ class SilenceTests(ShellTestCase):
         self.reactor.advance(0)
         self.assertFalse(peer.transport.connected)
         self.acceptor.associations.discard(protocol)
+
+    def test_transport_that_cannot_be_aborted(self) -> None:
+        """One of Twisted's, that of standard input and output, can only be closed."""
+        peer = self.connects()
+
+        class Standard(Transport):
+            def __getattribute__(self, name: str) -> Any:
+                if name == "abortConnection":
+                    raise AttributeError(name)
+                return super().__getattribute__(name)
+
+        peer.transport.__class__ = Standard
+        peer.association.drop()
+        self.assertTrue(peer.transport.disconnecting)
 
     def test_nothing_after_the_end(self) -> None:
         """When the connection is gone, no one is silent any more."""

@@ -98,6 +98,19 @@ class WatchTests(SynchronousTestCase):
         self.clock.advance(4)
         self.assertEqual(self.watch.spent("a"), 7)
 
+    def test_interrupted_by_the_peer(self) -> None:
+        """How long its peer has said something else is known, all in all."""
+        self.assertEqual(self.watch.interrupted("a"), 0)
+        for number in (1, 2):
+            self.clock.advance(3)
+            self.assertEqual(self.watch.spent("a"), 5 * (number - 1))
+            self.clock.advance(5)
+            self.assertEqual(self.watch.interrupted("a"), 3 * number)
+        self.watch.interrupt()
+        self.clock.advance(100)
+        self.assertEqual(self.watch.interrupted("a"), 6)
+        self.assertEqual(self.watch.interrupted("b"), 0)
+
     def test_other(self) -> None:
         """Something else has not been awaited before, and nothing has if that is said."""
         for again in (lambda: "b", lambda: self.watch.again() or "a"):
