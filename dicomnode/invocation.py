@@ -7,9 +7,9 @@ other end's services; which end asked for the association makes no difference.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -32,11 +32,11 @@ from dicomnode.core.command import (
 )
 from dicomnode.core.machine import State
 from dicomnode.core.negotiation import PresentationContext
-from dicomnode.errors import AssociationReleased, ContextNotAccepted, LocalProtocolError
+from dicomnode.errors import AssociationReleased, LocalProtocolError
 from dicomnode.gate import Gate
-from dicomnode.interfaces import Body, IAssociation, OnResponse, Progress
-from dicomnode.reading import FileBody
-from dicomnode.sending import Octets, Sending
+from dicomnode.interfaces import IAssociation, OnResponse, Progress
+from dicomnode.message import Message, Prepare
+from dicomnode.sending import Sending
 
 #: The longest data set of a response that is read, in octets: responses bring identifiers and lists of
 #: attributes, and they are kept whole.
@@ -51,20 +51,6 @@ _MAY_BE_PENDING = (CFindRQ, CGetRQ, CMoveRQ)
 
 #: In which a response may be sent.
 _ANSWERING = frozenset((State.STA6, State.STA8))
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A request that is ready to be sent: on which context, and with which data set."""
-
-    context: PresentationContext
-    request: Request  #: its Message ID is not looked at
-    body: Body | None = None
-
-
-#: Returns a message once its turn has come, or a Deferred of it; it is given the clock by which its body may
-#: take turns.
-Prepare: TypeAlias = Callable[[IReactorTime], "Message | Deferred[Message]"]
 
 
 class Invocation:
@@ -252,7 +238,7 @@ class Invocations:
             self._begin(message, invocation)
             self._go_on()
         else:  # nobody waits for it any more
-            _let_go(message)
+            message.let_go()
 
     def _not_prepared(self, failure: Failure, invocation: Invocation) -> None:
         if self._preparing is invocation:
@@ -269,7 +255,7 @@ class Invocations:
         except Exception:
             invocation.fail(Failure())  # type: ignore[no-untyped-call]
             if message is not None:
-                _let_go(message)
+                message.let_go()
             return
         invocation.context, invocation.request = message.context, request
         invocation.began = self._clock.seconds()
@@ -293,7 +279,7 @@ class Invocations:
         if self._sending is sending:
             sending.start(message.body)
         else:  # whoever was told that the gate is open has taken it back, or ended the association
-            _let_go(message)
+            message.let_go()
 
     def _requested(self, invocation: Invocation) -> None:
         """Send the command set."""
@@ -472,50 +458,3 @@ class Invocations:
             self._end(invocation, None)
         for invocation in (*unanswered.values(), *waiting):
             invocation.fail(error)
-
-
-def _let_go(message: Message) -> None:
-    """Let go of what a message that is not sent holds, where we have opened it."""
-    if isinstance(message.body, FileBody):
-        message.body.stopProducing()
-
-
-def invoking(
-    contexts: Mapping[int, PresentationContext],
-    request: Request,
-    data_set: bytes | Body | None,
-    on: PresentationContext | int | str | None,
-) -> Prepare:
-    """Return what prepares a request: it finds its context, and a body for octets."""
-
-    def prepare(clock: IReactorTime) -> Message:
-        body = Octets(data_set) if isinstance(data_set, bytes) else data_set
-        return Message(_context(contexts, request, on), request, body)
-
-    return prepare
-
-
-def _context(
-    contexts: Mapping[int, PresentationContext], request: Request, on: PresentationContext | int | str | None
-) -> PresentationContext:
-    if isinstance(on, PresentationContext):
-        on = on.id
-    if isinstance(on, int):
-        if on not in contexts:
-            raise ContextNotAccepted(f"context {on}")
-        return contexts[on]
-    names = (getattr(request, f"{verb}_sop_class_uid", "") for verb in ("affected", "requested"))
-    return find_context(contexts, on or next(filter(None, names), ""))
-
-
-def find_context(
-    contexts: Mapping[int, PresentationContext], abstract_syntax: str, transfer_syntax: str = ""
-) -> PresentationContext:
-    """Return the first context for an abstract syntax, in this transfer syntax if one is given.
-
-    :raises ContextNotAccepted: when there is none.
-    """
-    for context in contexts.values():
-        if context.abstract_syntax == abstract_syntax and transfer_syntax in ("", context.transfer_syntax):
-            return context
-    raise ContextNotAccepted(abstract_syntax, transfer_syntax)

@@ -29,7 +29,8 @@ from dicomnode.establishment import Establishment, nobody
 from dicomnode.gate import Gate
 from dicomnode.intake import Intake
 from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
-from dicomnode.invocation import Invocations, Prepare, invoking
+from dicomnode.invocation import Invocations
+from dicomnode.message import Prepare, invoking
 from dicomnode.patience import Patience
 from dicomnode.performing import Operations
 from dicomnode.timers import Timeouts

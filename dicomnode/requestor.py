@@ -33,7 +33,7 @@ from dicomnode.core.pdu import AssociateAC, AssociateRQ, ProposedContext
 from dicomnode.errors import TooManyContexts
 from dicomnode.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.interfaces import Body, IAssociation, IService, OnResponse, Progress
-from dicomnode.invocation import Message
+from dicomnode.message import Message
 from dicomnode.offer import Served
 from dicomnode.protocol import AssociationProtocol
 from dicomnode.sources import CONTEXTS, Names, Source, Storable, open_source

@@ -20,7 +20,7 @@ from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import ProposedContext
 from dicomnode.errors import ContextNotAccepted, InvalidFile, TooManyContexts
 from dicomnode.interfaces import Body
-from dicomnode.invocation import find_context
+from dicomnode.message import find_context
 from dicomnode.part10 import read_file_meta
 from dicomnode.reading import FileBody, Opened, Run, open_file, open_regular, threads
 from dicomnode.sending import Octets

@@ -15,7 +15,7 @@ from dicomnode import events
 from dicomnode.core.association import ReleaseConfirmed
 from dicomnode.core.command import CCancelRQ, CEchoRQ, CFindRQ, CStoreRQ, respond
 from dicomnode.errors import AssociationAborted, AssociationLost, AssociationReleased, AssociationTimedOut
-from dicomnode.invocation import Message
+from dicomnode.message import Message
 from dicomnode.requestor import ServiceUser
 from dicomnode.services import Verification
 from dicomnode.testing import CalledPeer

@@ -49,18 +49,19 @@ MAY_IMPORT = {
     "wire": "",
     "gate": "wire",
     "timers": "",
-    "invocation": "errors core interfaces events sending gate reading",
+    "message": "errors core interfaces sending reading",
+    "invocation": "errors core interfaces events sending gate message",
     "establishment": "errors core interfaces events invocation",
     "performing": "core interfaces events wire gate operation timers values",
     "intake": "core wire gate timers performing",
     "patience": "errors core interfaces events gate timers invocation performing",
     "protocol": """
-        errors core interfaces events wire waiting gate timers invocation establishment performing intake
-        patience
+        errors core interfaces events wire waiting gate timers message invocation establishment performing
+        intake patience
     """,
-    "sources": "errors core interfaces uids sending invocation part10 reading",
+    "sources": "errors core interfaces uids message sending part10 reading",
     "requestor": """
-        errors core interfaces events uids implementation timers invocation protocol sources offer
+        errors core interfaces events uids implementation timers message protocol sources offer
     """,
     "identity": "errors core interfaces protocol credentials",
     "networks": "",
