@@ -213,11 +213,16 @@ def certificate_of(transport: object) -> Certificate | None:
 
 
 def common_name(certificate: Certificate | None) -> str | None:
-    """Return the Common Name of a certificate's subject, if it has one."""
+    """Return the Common Name of a certificate's subject, if it has one that can be read."""
     if certificate is None:
         return None
-    name: bytes | None = certificate.getSubject().get("commonName")  # type: ignore[no-untyped-call]
-    return None if name is None else name.decode("utf-8", "backslashreplace")
+    from OpenSSL.crypto import Error
+
+    try:  # Twisted's getSubject() would take no letter outside ASCII, anywhere in the subject
+        name: str | None = certificate.original.get_subject().commonName
+    except Error:
+        return None
+    return name
 
 
 class InvalidPolicy(ValueError):

@@ -193,7 +193,7 @@ class ServerOptions:
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         def verified(_: object, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
             if not good:
-                subject = certificate.to_cryptography().subject.rfc4514_string()
+                subject = _subject(certificate)
                 why = _UNVERIFIED.get(error, f"it is not verified (X509_V_ERR {error})")
                 cast(_Transport, protocol).unverified = f"{subject}: {why}"
             return bool(good)
@@ -201,6 +201,15 @@ class ServerOptions:
         connection = SSL.Connection(self._context, None)
         connection.set_verify(self._verify, verified)
         return connection
+
+
+def _subject(certificate: crypto.X509) -> str:
+    """Return the subject of a certificate as text (RFC 4514); what is not as it should be, after its kind."""
+    try:
+        return certificate.to_cryptography().subject.rfc4514_string()
+    except ValueError:  # letters that its kind of string has not, say, as old certificates have them
+        parts = [b"%b=%b" % component for component in reversed(certificate.get_subject().get_components())]
+        return b",".join(parts).decode("utf-8", "backslashreplace")
 
 
 def _context(arguments: dict[str, Any], group: bytes) -> SSL.Context:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
+from OpenSSL.crypto import X509, Error
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.internet.ssl import DistinguishedName
+from twisted.internet.ssl import Certificate
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -62,12 +62,25 @@ called = "ARCHIVE"
 """
 
 
-def certificate(common_name: str | None) -> Any:
-    """Return what is asked of a certificate: the name of its subject."""
-    subject = DistinguishedName(organizationName="Hospital")
+def certificate(common_name: str | None, organization: str = "Hospital") -> Certificate:
+    """Return a certificate with a subject, and nothing else."""
+    original = X509()
+    subject = original.get_subject()
+    subject.organizationName = organization
     if common_name is not None:
         subject.commonName = common_name
-    return SimpleNamespace(getSubject=lambda: subject)
+    return Certificate(original)
+
+
+class Unreadable:
+    """A certificate whose subject is in no encoding that there is."""
+
+    @property
+    def commonName(self) -> str:
+        raise Error
+
+    def get_subject(self) -> Unreadable:
+        return self
 
 
 @implementer(IAssociationPolicy)
@@ -161,6 +174,18 @@ class StockTests(ShellTestCase):
     def test_bad_network(self) -> None:
         """A network that is none is an error at once."""
         self.assertRaises(ValueError, PeerAddress, "192.0.2.0/33")
+
+    def test_common_name(self) -> None:
+        """A Common Name is text in any letters, whatever else is in the subject."""
+        for name, organization in (
+            ("ct1", "Klinikum München"),
+            ("Gerät 1", "Hospital"),
+            ("装置", "病院"),
+            (None, "Klinikum München"),
+        ):
+            self.assertEqual(common_name(certificate(name, organization)), name)
+        self.assertIsNone(common_name(Certificate(Unreadable())))
+        self.assertIsNone(common_name(None))
 
     def test_certificate(self) -> None:
         """A policy that wants to see the certificate is shown it; without TLS there is none."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import Mock
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
@@ -115,6 +115,22 @@ class HandshakeTests(TLSTestCase):
         peer = self.client(*foreign.issue("ct1"))
         peer.transport.lose()
         self.assertEqual(self.last(events.TLSFailed).why, "CN=ct1: its issuer is not trusted")
+
+    def test_subject_that_is_not_as_it_should_be(self) -> None:
+        """Whose a certificate is that is refused, and why, is said though its subject breaks the rules."""
+        self.listens()
+        (self.directory / "foreign").mkdir()
+        key, path = Authority(self.directory / "foreign", "Foreign CA").issue("stranger")
+        octets = crypto.load_certificate(crypto.FILETYPE_PEM, Path(path).read_bytes())
+        # Latin-1 in a PrintableString, as old certificates have it
+        broken = crypto.dump_certificate(crypto.FILETYPE_ASN1, octets).replace(
+            b"\x0c\x08stranger", b"\x13\x08str\xe4nger"
+        )
+        certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, broken)
+        Path(path).write_bytes(crypto.dump_certificate(crypto.FILETYPE_PEM, certificate))
+        peer = self.client(key, path)
+        peer.transport.lose()
+        self.assertEqual(self.last(events.TLSFailed).why, r"CN=str\xe4nger: its issuer is not trusted")
 
     def test_none(self) -> None:
         """Where no certificate is asked for, none is seen."""
