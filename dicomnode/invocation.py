@@ -77,6 +77,7 @@ class Invocation:
         self.has_data_set = False
         self.began = 0.0
         self.requested = False  #: is its command set sent?
+        self.asked_for: frozenset[object] = frozenset()  #: what was being performed when it began
         self.response: Deferred[Response] = Deferred(lambda _: abandon(self))
         self._on_response = on_response
         self._progress = progress
@@ -114,6 +115,9 @@ class Host(Protocol):
 
     def give_up(self, why: str) -> None:
         """Abort the association."""
+
+    def being_performed(self) -> frozenset[object]:
+        """Return what the other end has invoked, and we have not answered."""
 
     def invocations_went_on(self) -> None:
         """One has ended, or its data set is out."""
@@ -176,6 +180,12 @@ class Invocations:
             self.awaiting
             and not self.sending
             and not any(isinstance(invocation.request, CGetRQ) for invocation in self._unanswered.values())
+        )
+
+    def asked_for(self, operation: object) -> bool:
+        """Is a response awaited to what has been invoked since this operation is performed: for it, maybe?"""
+        return not self.sending and any(
+            operation in invocation.asked_for for invocation in self._unanswered.values()
         )
 
     @property
@@ -259,6 +269,7 @@ class Invocations:
             return
         invocation.context, invocation.request = message.context, request
         invocation.began = self._clock.seconds()
+        invocation.asked_for = self._host.being_performed()
         self._unanswered[request.message_id] = invocation
         if message.body is None:
             self._requested(invocation)

@@ -21,7 +21,7 @@ from dicomnode.timers import LINGER, MIN_PROGRESS, Silence, Timeouts, Timer, Wat
 _CONSIDERING, _ASSOCIATED = State.STA3, State.STA6
 #: What is due already is so in the next turn of the reactor, in seconds: 0 is for ever.
 _AT_ONCE = 1e-6
-#: How often it is looked, within a timeout, whether a peer reads on that is behind.
+#: How often it is looked, within a timeout, whether a peer that is behind goes on.
 _LOOKS = 4
 #: The peer's answer to A-RELEASE-RQ is awaited; or that, or its answer to A-ASSOCIATE-RQ.
 _AWAITING_RELEASE = frozenset((State.STA7, State.STA10, State.STA11))
@@ -72,9 +72,11 @@ class Patience:
         self._timeouts = timeouts
         self._timer = Timer(clock, self._expired)
         self.silence = Silence(self._timer)
-        self._watch = Watch(clock)
-        self._read = 0  # octets, by the peer, since what is watched began, or began anew
-        self._read_for: Hashable = None
+        self._work = Watch(clock)  # what we owe
+        self._watch = Watch(clock)  # what the peer owes us
+        self._for: Hashable = None  # what that is; since that, or since it was enough:
+        self._read = 0  # octets of ours that the peer has read
+        self._come = 0  # and of messages that come before it
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
 
     def opened(self, gate: Gate, operations: Operations) -> None:
@@ -103,33 +105,48 @@ class Patience:
         if idle and core.state is _ASSOCIATED and not host.closed:
             self.silence.allow(*self._idle)  # as below, which takes longer to say so behind each message
         elif not self._awaits_close:
-            seconds, what = self._allowed_silence()
-            awaited = self._watched(what) if seconds else None
-            if awaited is None:
-                self._watch.interrupt()
-            elif not self._comes_first:
-                self._watch_for(awaited, seconds)
-                return
-            elif self._watch.interrupted(awaited) > self._timeouts.performing > 0:
-                self._timer.wait(_AT_ONCE, "too much comes before what is awaited")
-                return
-            doing = None
-            if what == "performing":
-                doing = self._doing()
-                self.silence.octets = 0  # what the peer says meanwhile is not what is awaited
-            self.silence.allow(seconds, (what, begun, gate.unread, doing))
+            owed = self._owed()
+            seconds, what = self._allowed_silence(owed)
+            if not self._wait_for_us(owed, what):
+                awaited = self._watched(what) if seconds else None
+                if awaited is None:
+                    self._watch.interrupt()
+                    self.silence.allow(seconds, (what, begun, gate.unread))
+                elif self._comes_first:
+                    self._wait_for_message(awaited, seconds)
+                else:
+                    self._watch_for(awaited, seconds)
 
-    @property
-    def _comes_first(self) -> bool:
-        """Does a message come, before whose end there is nothing of what is awaited?"""
-        return self._core.in_message and not self._gate.unread
+    # What we owe the peer
 
-    def _doing(self) -> Hashable:
-        """Return what changes where what is performed goes on."""
-        invocations = self._host.invocations
-        longest = next(iter(self._operations.unanswered.items()), None)
-        which = longest and (longest[0].request.message_id, longest[1])
-        return which, invocations and invocations.sent
+    def _owed(self) -> Hashable:
+        """Return what we have owed for longest, and how far that is; None: the peer is to go on."""
+        operations, invocations = self._operations, self._host.invocations
+        unanswered = operations.unanswered
+        if len(unanswered) <= (operations.arriving is not None):
+            return None
+        oldest = next(iter(unanswered))
+        if invocations is None:
+            return oldest.request.message_id, unanswered[oldest]
+        if invocations.asked_for(oldest):
+            return None
+        return oldest.request.message_id, unanswered[oldest], invocations.sent
+
+    def _wait_for_us(self, owed: Hashable, what: str) -> bool:
+        """Wait for what we owe, where it is that which is waited for, or has taken too long."""
+        seconds = self._timeouts.performing
+        if owed is None or not seconds:
+            self._work.interrupt()
+            return False
+        left = seconds - self._work.spent(owed)
+        if what != "performing" and left > 0:
+            return False
+        self._watch.interrupt()
+        self.silence.pass_over()
+        self._timer.wait(max(left, _AT_ONCE), ("performing", owed))
+        return True
+
+    # What the peer owes us, where nothing else that it says stands for that
 
     def _watched(self, what: str) -> Hashable:
         """Return what is awaited, where nothing but that stands for it: no octets of anything else."""
@@ -144,31 +161,51 @@ class Patience:
             return None
         return invocations.progress
 
+    @property
+    def _comes_first(self) -> bool:
+        """Does a message come, before whose end there is nothing of what is awaited?"""
+        return self._core.in_message and not self._gate.unread
+
+    def _wait_for_message(self, awaited: Hashable, seconds: float) -> bool:
+        """Wait for that message, as long as it comes on. Return whether it does."""
+        self._watches(awaited)
+        self._come += self.silence.pass_over()
+        comes_on = self._come >= MIN_PROGRESS
+        if comes_on:
+            self._come = 0
+        left = seconds - self._watch.interrupted(awaited, again=comes_on)
+        self._timer.wait(max(min(seconds / _LOOKS, left), _AT_ONCE), ("message", awaited))
+        return left > 0
+
     def _watch_for(self, awaited: Hashable, seconds: float) -> None:
-        if awaited != self._read_for:
-            self._read_for, self._read = awaited, 0
+        self._watches(awaited)
         spent = self._watch.spent(awaited)
         if self._timer.wait(max(min(seconds / _LOOKS, seconds - spent), _AT_ONCE), ("watch", awaited)):
             self._gate.read_meanwhile()  # from here on, as what is heard
-            self.silence.octets = 0
-            self.silence.watched = True
+            self.silence.pass_over()
 
-    def _goes_on(self) -> bool:
+    def _watches(self, awaited: Hashable) -> None:
+        if awaited != self._for:
+            self._for, self._read, self._come = awaited, 0, 0
+
+    def _goes_on(self, seconds: float, what: str) -> bool:
         """Is there time left for what is watched, or does the peer read on? It cannot answer before that.
 
         Of what the transport writes it tells no sooner than when all is written.
         """
-        seconds, what = self._allowed_silence()
         awaited = self._watched(what)
-        if awaited is None or self._comes_first:
+        if awaited is None:
             return False
+        self._timer.stop()
+        if self._comes_first:
+            return self._wait_for_message(awaited, seconds)
+        self._watches(awaited)
         self._read += max(self._gate.read_meanwhile(), 0)
         if self._read >= MIN_PROGRESS:
             self._watch.again()
             self._read = 0
         elif self._watch.spent(awaited) >= seconds:
             return False
-        self._timer.stop()
         self._watch_for(awaited, seconds)
         return True
 
@@ -181,8 +218,11 @@ class Patience:
         """
         return self._core.artim_running or self._host.closing
 
-    def _allowed_silence(self) -> tuple[float, str]:
-        """How long the peer may be silent, and who says so; 0 is for ever."""
+    def _allowed_silence(self, owed: Hashable) -> tuple[float, str]:
+        """How long the peer may be silent, and who says so; 0 is for ever.
+
+        :param owed: what we owe it, where it is for us to go on.
+        """
         state = self._core.state
         timeouts = self._timeouts
         invocations = self._host.invocations
@@ -201,7 +241,7 @@ class Patience:
         if self._core.in_message:
             if timeouts.dimse and (not timeouts.network or timeouts.dimse <= timeouts.network):
                 return timeouts.dimse, "DIMSE"
-        elif self._operations.unanswered and not self._core.in_pdu:
+        elif owed is not None and not self._core.in_pdu:
             return timeouts.performing, "performing"  # it waits for us, whatever it is yet to answer
         elif invocations is not None and invocations.awaiting and not invocations.sending:
             return timeouts.dimse, "DIMSE"
@@ -231,9 +271,13 @@ class Patience:
             self._host.drop()
 
     def _silent(self) -> None:
-        if self._goes_on():
+        owed = self._owed()
+        seconds, what = self._allowed_silence(owed)
+        performing = self._timeouts.performing
+        if owed is not None and self._work.spent(owed) >= performing > 0:
+            seconds, what = performing, "performing"
+        elif self._goes_on(seconds, what):
             return
-        seconds, what = self._allowed_silence()
         self._host.tell(events.TimedOut(self._association, what, seconds))
         octets = self.silence.octets
         few = f": only {octets} octets in {seconds:g} s" if self._core.begun and octets else ""

@@ -89,7 +89,10 @@ class Timer:
 
 
 class Watch:
-    """Measures for how long something has been awaited, with its interruptions left out."""
+    """Measures for how long something has been awaited, with its interruptions left out.
+
+    While its peer says something else first, that is measured by itself.
+    """
 
     _awaited: Hashable = None
     _goes_on: int | None = None  # which of the two below, since when
@@ -103,15 +106,25 @@ class Watch:
         """Return for how long ``awaited`` has been, in seconds; from here on, if it was not."""
         return self._measure(0, awaited)
 
-    def interrupted(self, awaited: Hashable) -> float:
-        """It cannot come now, for its peer says something else. Return for how long that has been so."""
-        return self._measure(1, awaited)
+    def interrupted(self, awaited: Hashable, *, again: bool = False) -> float:
+        """The peer says something else first. Return for how long that has been so, in seconds.
+
+        :param again: from here on.
+        """
+        interrupted = self._measure(1, awaited)
+        if again:
+            interrupted = self._measured[1] = 0.0
+        return interrupted
 
     def interrupt(self) -> None:
         """It cannot come now, for other reasons, which are not its fault."""
         if self._goes_on is not None:
             self._measure(self._goes_on, self._awaited)
             self._goes_on = None
+
+    def again(self) -> None:
+        """Measure anew."""
+        self._awaited = None
 
     def _measure(self, which: int, awaited: Hashable) -> float:
         now = self._clock.seconds()
@@ -123,10 +136,6 @@ class Watch:
         self._goes_on, self._since = which, now
         return self._measured[which]
 
-    def again(self) -> None:
-        """Measure anew."""
-        self._awaited = None
-
 
 class Silence:
     """Has a timer run while the peer says nothing, or next to nothing: see :data:`MIN_PROGRESS`.
@@ -134,19 +143,20 @@ class Silence:
     :param timer: may be used for something else while the peer need not say anything.
     """
 
+    _enough = False
+
     def __init__(self, timer: Timer) -> None:
         self.octets = 0  #: that have come since it was started: who hears them adds them
-        self.watched = False  #: does the timer run for what no octets put off?
+        self.passed_over = False  #: does the timer run for something that no octets put off?
         self._timer = timer
 
     def came_on(self) -> None:
         """What the peer has said is a whole message, however short."""
-        if self.octets < MIN_PROGRESS:
-            self.octets = MIN_PROGRESS
+        self._enough = True
 
     def went_on(self) -> None:
         """Let the peer be silent for as long again, if it has said enough: it does what is awaited."""
-        if self.octets >= MIN_PROGRESS and not self.watched:
+        if self.octets >= MIN_PROGRESS and not self.passed_over:
             self._timer.again()
             self.octets = 0
 
@@ -155,6 +165,14 @@ class Silence:
 
         :param awaited: what; of one thing, it may be silent for the same time always.
         """
-        self.watched = False
-        if self._timer.wait(seconds, awaited, again=self.octets >= MIN_PROGRESS):
+        self.passed_over = False
+        if self._timer.wait(seconds, awaited, again=self._enough or self.octets >= MIN_PROGRESS):
             self.octets = 0
+            self._enough = False
+
+    def pass_over(self) -> int:
+        """What the peer says is not what is awaited. Return how many octets it has said so far."""
+        octets, self.octets = self.octets, 0
+        self._enough = False
+        self.passed_over = True
+        return octets
