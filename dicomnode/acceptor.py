@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from typing import Protocol
 
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -31,6 +32,12 @@ from dicomnode.protocol import AssociationProtocol
 from dicomnode.timers import Timeouts
 from dicomnode.waiting import begun
 from dicomnode.wire import Reads
+
+
+class Node(Protocol):
+    """What an acceptor knows of a service that listens for it."""
+
+    shares: bool  #: may another one have the same acceptor?
 
 
 class Acceptor(Factory):
@@ -92,7 +99,7 @@ class Acceptor(Factory):
         self._reads = Reads()
         self._draining = False
         #: which services listen for it: the last of them that stops is to drain it
-        self.nodes: set[object] = set()
+        self.nodes: set[Node] = set()
         self._awaiting_end: list[tuple[Deferred[None], IDelayedCall]] = []
         #: those whose transport connection is open
         self.associations: set[AssociationProtocol] = set()

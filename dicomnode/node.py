@@ -48,8 +48,9 @@ class Node(Service):
     Once it has stopped, it may be started again.
 
     :param endpoints: where to listen.
-    :param acceptor: what to do with who comes; workers, where those are other processes. Of several nodes
-        that share one, the last that stops ends what is in flight; the others close their ports.
+    :param acceptor: what to do with who comes; workers, where those are other processes. Several nodes may
+        share one, if none of them has a pool, or anything behind: the last that stops ends what is in flight,
+        the others close their ports.
     :param pool: threads of the acceptor's storage that are started and stopped with this service, or those
         workers. Without one there is nothing to start: a FileStorage uses the threads of the reactor then.
     :param grace: how long what is in flight may take when the service stops, in seconds. A thread of the pool
@@ -73,6 +74,7 @@ class Node(Service):
             if not callable(getattr(behind, method, None)):
                 raise TypeError(f"what is behind has no method {method}: {behind!r}")
         self._behind = behind
+        self.shares = pool is None and behind is None  #: may another node have the same acceptor?
         self._endpoints = endpoints
         self._acceptor = acceptor
         self._pool = pool
@@ -80,6 +82,7 @@ class Node(Service):
         self._observe = events.guarded(observe)
         self._ports: list[Deferred[IListeningPort | None]] = []
         self._is_starting = False
+        self._closing: Deferred[None] = succeed(None)
         self._ending: Once | None = None  # from when it begins to stop
         self._until = 0.0  # when the grace is over
         self._joining: Deferred[None] | None = None
@@ -88,26 +91,34 @@ class Node(Service):
         """Listen, while there is the privilege to: DICOM's own port is 104.
 
         :raises CannotListenError: when a port cannot be listened on.
-        :raises RuntimeError: when the service is stopping.
+        :raises RuntimeError: when the service is stopping, or shares its acceptor where it cannot.
         """
         if self._ending is not None and not self._ending.has_happened:
             raise RuntimeError("the service is stopping: wait until it has stopped")
+        nodes = self._acceptor.nodes
+        if len(nodes | {self}) > 1 and not all(node.shares for node in nodes | {self}):
+            raise RuntimeError("nodes share an acceptor only if none has a pool, or anything behind it")
         self._ending = None
         self._acceptor.accept()
-        self._acceptor.nodes.add(self)
+        nodes.add(self)
         self._is_starting = True
         try:
             for endpoint in self._endpoints:
-                failures: list[Failure] = []
-                listening = endpoint.listen(self._acceptor).addCallback(self._listening)
-                listening.addErrback(self._not_listening, failures)
-                if failures:
-                    self._acceptor.nodes.discard(self)
-                    Deferred.fromCoroutine(self._stop_listening())
-                    failures[0].raiseException()
-                self._ports.append(cast("Deferred[IListeningPort | None]", listening))
+                self._listen(endpoint)
+        except BaseException:
+            nodes.discard(self)
+            self._closing = Deferred.fromCoroutine(self._stop_listening())
+            raise
         finally:
             self._is_starting = False
+
+    def _listen(self, endpoint: IStreamServerEndpoint) -> None:
+        failures: list[Failure] = []
+        listening = endpoint.listen(self._acceptor).addCallback(self._listening)
+        listening.addErrback(self._not_listening, failures)
+        if failures:
+            failures[0].raiseException()
+        self._ports.append(cast("Deferred[IListeningPort | None]", listening))
 
     def startService(self) -> None:
         if not self._ports:
@@ -151,6 +162,7 @@ class Node(Service):
         try:
             if self._behind is not None:
                 self._behind.stop_within(self._grace)
+            await self._closing  # of a start that has failed
             await closing
         finally:
             await self._drain(self._grace)

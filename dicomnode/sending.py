@@ -34,6 +34,8 @@ class Sending:
     :param done: is called once, with the failure of the body if it failed.
     """
 
+    _body: Body | None = None
+
     def __init__(
         self,
         limit: int,
@@ -64,6 +66,7 @@ class Sending:
 
     def start(self, body: Body) -> None:
         """Let ``body`` produce."""
+        self._body = body
         self._starting = True
         producing: Deferred[None] = maybeDeferred(body.startProducing, self)
         self._starting = False
@@ -87,6 +90,7 @@ class Sending:
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Pause this, and not the body. One that is not streaming is asked for more, again and again."""
         if self._over:
+            self._untold = self._untold and cast(object, producer) is not self._body
             producer.stopProducing()
         elif streaming:
             self._produces(cast(IPushProducer, producer))

@@ -68,7 +68,7 @@ class Signals:
             handlers.leave(self)
 
     def _install(self) -> None:
-        if not self.is_stopping:
+        if not self.is_stopping and self._handlers is None:
             self._handlers = _Handlers.of(self._reactor)
             self._handlers.join(self)
 

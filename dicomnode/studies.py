@@ -179,6 +179,7 @@ class Studies:
         self._timer: IDelayedCall | None = None
         self._telling: set[Deferred[None]] = set()
         self._patience: IDelayedCall | None = None
+        self._is_late = False  # are hooks waited for no longer?
         self._finished: Once | None = None
 
     def begun(self, instance: Instance) -> None:
@@ -231,9 +232,10 @@ class Studies:
     def start(self) -> None:
         """The service starts."""
         self._finished = None
+        self._is_late = False
 
     def stop_within(self, seconds: float) -> None:
-        """Give hooks so many seconds; what they are doing then is cancelled, and not waited for."""
+        """Give hooks so many seconds; what they do then, or later, is cancelled, and not waited for."""
         self._stop_waiting()
         if seconds > 0:
             self._patience = self._clock.callLater(seconds, self._cancel)
@@ -245,7 +247,10 @@ class Studies:
         self.stop()
         self._finished = Once()
         finished = self._finished.wait()
-        self._told(None)
+        if self._is_late:
+            self._cancel()
+        else:
+            self._told(None)
         return finished
 
     def _wait(self) -> None:
@@ -281,6 +286,7 @@ class Studies:
             self._finished.happens()
 
     def _cancel(self) -> None:
+        self._is_late = True
         telling, self._telling = self._telling, set()
         for one in telling:
             one.cancel()

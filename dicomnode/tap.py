@@ -102,11 +102,13 @@ class Command(Node):
 
     def stopService(self) -> Deferred[None]:
         self._signals.stopping()
-        return super().stopService().addBoth(self._stopped)
+        return super().stopService()
 
-    def _stopped(self, result: Any) -> Any:
-        self._signals.restore()
-        return result
+    async def _stop(self) -> None:
+        try:
+            await super()._stop()
+        finally:
+            self._signals.restore()
 
     def privilegedStartService(self) -> None:
         try:

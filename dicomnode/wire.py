@@ -216,9 +216,10 @@ class Wire:
 
     def resume(self) -> None:
         """Read on."""
-        self._paused = False
-        self._reads.resumed()
-        self._transport.resumeProducing()
+        if self._paused:
+            self._paused = False
+            self._reads.resumed()
+            self._transport.resumeProducing()
 
     def lost(self) -> None:
         """The transport connection is gone."""

@@ -183,7 +183,7 @@ class Workers(Factory):
         self._number = 0
         self._first = 0  # how many there were before those of this start
         #: which services listen for them: one
-        self.nodes: set[object] = set()
+        self.nodes: set[Any] = set()
         self._has_failed = False
         self._draining: list[Deferred[None]] = []
         self._overdue: IDelayedCall | None = None  # when those that stop are to end at once
@@ -244,7 +244,7 @@ class Workers(Factory):
 
     def _start_all(self) -> None:
         for region in range(self._ledger.regions):
-            if not self._draining:
+            if not (self._draining or region in self._workers):
                 self._start(region)
 
     def _start(self, region: int) -> None:

@@ -167,6 +167,25 @@ class GateTests(ShellTestCase):
         self.assertEqual(len(self.seen.of(events.Resumed)), 1)
         self.storage.recovers()
 
+    def test_paused_and_resumed_upon_a_resumption(self) -> None:
+        """Who is told that it goes on may pause and resume: how many are paused is still known."""
+
+        def observe(event: events.Event) -> None:
+            if isinstance(event, events.Resumed) and not again:
+                again.append(event)
+                self.storage.writers[-1].producer.pauseProducing()
+                self.storage.writers[-1].producer.resumeProducing()
+
+        again: list[events.Resumed] = []
+        self.accepts(Storage(self.storage, check=False), observe=observe)
+        peer = self.associates()
+        producer = self.begin(peer)
+        producer.pauseProducing()
+        producer.resumeProducing()
+        self.assertEqual(len(again), 1)
+        self.assertReading(peer)
+        self.assertEqual(peer.association._reads._paused, 0)
+
     def test_what_arrives_after_the_pause(self) -> None:
         """A paused writer takes the rest of the read, and what a transport delivers all the same."""
         peer = self.associates()

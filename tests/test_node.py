@@ -375,6 +375,30 @@ class NodeTests(SynchronousTestCase):
         self.successResultOf(stopping)
         self.assertIsNone(self.acceptor.buildProtocol(None))
 
+    def test_not_shared(self) -> None:
+        """Whose threads, or hooks, an acceptor has cannot be one of several: he would stop them for all."""
+        for first, second in (({}, {"pool": self.pool}), ({"pool": self.pool}, {})):
+            nodes = [Node([self.listens(1)], self.acceptor, **of) for of in (first, second)]
+            nodes[0].startService()
+            error = self.assertRaises(RuntimeError, nodes[1].startService)
+            self.assertEqual(
+                str(error), "nodes share an acceptor only if none has a pool, or anything behind it"
+            )
+            self.successResultOf(nodes[0].stopService())
+
+    def test_cannot_listen_and_stops(self) -> None:
+        """A node that could not start has stopped when the ports that it had opened are closed."""
+        closing: Deferred[None] = Deferred()
+        bad = Endpoint(succeed(None))
+        self.patch(bad, "listen", lambda factory: 1 // 0)
+        node = self.make_node(self.listens(1, closing), bad)
+        self.assertRaises(ZeroDivisionError, node.startService)
+        self.assertEqual(self.acceptor.nodes, set())
+        stopping = node.stopService()
+        self.assertNoResult(stopping)
+        closing.callback(None)
+        self.assertIsNone(self.successResultOf(stopping))
+
     def test_no_pool(self) -> None:
         """Without threads of its own there is nothing to start or stop: a storage uses the reactor's."""
         files = FileStorage(".", reactor=self.reactor)

@@ -232,6 +232,22 @@ class SendingTests(SendingCase):
             self.assertEqual(producer.told, ["stop"])
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_stopped_once(self) -> None:
+        """A body that registers itself when it is too late already is told so once."""
+
+        class Body(files.Producer):
+            length = None
+
+            def startProducing(self, consumer: Any) -> Deferred[None]:
+                sending.stop()
+                consumer.registerProducer(self, True)
+                return Deferred()
+
+        sending, body = self.make(1000), Body()
+        sending.start(body)
+        self.assertEqual(body.told, ["stop"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_over_when_it_begins(self) -> None:
         """Who is told that it begins may end it: then nothing is sent."""
         for data in (DATA, b""):

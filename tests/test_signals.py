@@ -172,6 +172,16 @@ class SignalsTests(SignalsCase):
         handling.restore()
         self.assertEqual(self.handlers, before)
 
+    def test_again_before_it_runs(self) -> None:
+        """What stops and starts before the reactor runs wants them once."""
+        before = dict(self.handlers)
+        handling = self.signals()
+        handling.restore()
+        handling.install()
+        self.reactor.run()
+        handling.restore()
+        self.assertEqual(self.handlers, before)
+
     def test_again(self) -> None:
         """When it starts again, they are handled again; the first that comes then is the first."""
         handling = self.signals()

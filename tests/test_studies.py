@@ -244,15 +244,18 @@ class BehindTests(SynchronousTestCase):
             finally:
                 await self.goes_on(ended)
 
-        for hasten in (False, True):
+        for ends in ("in time", "at once", "before"):
             studies = self.studies(hook)
             studies.stop_within(5)
-            finished = studies.finished()
-            self.assertNoResult(finished)
-            if hasten:
-                studies.stop_within(0)
-            else:
+            if ends == "before":  # what was in flight has taken all of it
                 self.clock.advance(5)
+            finished = studies.finished()
+            if ends == "in time":
+                self.assertNoResult(finished)
+                self.clock.advance(5)
+            elif ends == "at once":
+                self.assertNoResult(finished)
+                studies.stop_within(0)
             self.assertIsNone(self.successResultOf(finished))
             with capturedLogs() as logged:
                 self.going[-1].callback(None)
