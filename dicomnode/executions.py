@@ -167,6 +167,7 @@ class Executions:
         if self._stopping is not None and self._stopping.active():
             self._stopping.cancel()
         if seconds > 0:
+            self._stopped = False
             self._stopping = self.reactor.callLater(seconds, self._stop)
         else:
             self._stop()

@@ -27,7 +27,7 @@ class Gate:
     _open = True
     _established = False
     _outgoing: IPushProducer | None = None
-    _outstanding = 0  # of what we wrote, when that was last looked at
+    _outstanding = 0  # octets of what we wrote, when that was last looked at
 
     def __init__(
         self,
@@ -102,6 +102,11 @@ class Gate:
         """Return how many octets the peer has read of what we wrote since this was last asked."""
         before, self._outstanding = self._outstanding, self._wire.outstanding()
         return before - self._outstanding
+
+    @property
+    def has_read_all(self) -> bool:
+        """Had the peer read all that we wrote, when that was last looked at?"""
+        return not self._outstanding
 
     # IPushProducer: for the transport
 

@@ -77,7 +77,7 @@ class Invocation:
         self.has_data_set = False
         self.began = 0.0
         self.requested = False  #: is its command set sent?
-        self.asked_for: frozenset[object] = frozenset()  #: what was being performed when it began
+        self.asked_for: frozenset[object] = frozenset()  #: what was being performed when it was asked for
         self.response: Deferred[Response] = Deferred(lambda _: abandon(self))
         self._on_response = on_response
         self._progress = progress
@@ -153,7 +153,7 @@ class Invocations:
         self._early: tuple[Response, bytes] | None = None  # that all is well, before the data set is out
         #: of requests and responses, each of which starts anew the time for the next response
         self.progress = 0
-        #: how many fragments of data sets have been sent
+        #: how many requests, and fragments of data sets, have been sent
         self.sent = 0
         self._message_id = 0
         self._going_on = False
@@ -183,9 +183,9 @@ class Invocations:
         )
 
     def asked_for(self, operation: object) -> bool:
-        """Is a response awaited to what has been invoked since this operation is performed: for it, maybe?"""
+        """Is a response awaited before what has been invoked since this is performed: for it, maybe?"""
         return not self.sending and any(
-            operation in invocation.asked_for for invocation in self._unanswered.values()
+            operation in invocation.asked_for for invocation in (*self._unanswered.values(), *self._waiting)
         )
 
     @property
@@ -203,6 +203,7 @@ class Invocations:
         if self._ended is not None:
             return fail(self._ended)
         invocation = Invocation(self._association, prepare, on_response, progress, self._abandon)
+        invocation.asked_for = self._host.being_performed()
         self._waiting.append(invocation)
         self._go_on()
         return invocation.response
@@ -269,7 +270,6 @@ class Invocations:
             return
         invocation.context, invocation.request = message.context, request
         invocation.began = self._clock.seconds()
-        invocation.asked_for = self._host.being_performed()
         self._unanswered[request.message_id] = invocation
         if message.body is None:
             self._requested(invocation)
@@ -297,6 +297,7 @@ class Invocations:
         self._core.send_command(invocation.context.id, invocation.request, invocation.has_data_set)
         invocation.requested = True
         self.progress += 1
+        self.sent += 1
         self._host.tell(events.InvocationStarted(self._association, invocation))
 
     def _next_message_id(self) -> int:

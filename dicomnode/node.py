@@ -36,10 +36,16 @@ class Behind(Protocol):
         """The service starts, or does so again."""
 
     def stop_within(self, seconds: float) -> None:
-        """The service stops, and whatever comes now may take so long; it is called again to be quicker."""
+        """The service stops, and whatever comes now may take so long.
+
+        It is called again, with 0 to be quicker, or behind :meth:`finished` with what is left.
+        """
 
     def finished(self) -> Deferred[None]:
-        """Nothing more arrives: fire when all is done."""
+        """Nothing more arrives on associations: fire when all is done.
+
+        It is called again when threads that were left with something to keep have ended.
+        """
 
 
 class Node(Service):
@@ -169,7 +175,12 @@ class Node(Service):
             if self._behind is not None:
                 await self._behind.finished()
             if clock is not None and isinstance(self._pool, ThreadPool) and self._pool.threads:
-                await self._join(self._pool, clock, max(LINGER, self._until - clock.seconds()))
+                left = self._until - clock.seconds()
+                if self._behind is not None:
+                    self._behind.stop_within(left)  # what a thread keeps yet is told, too
+                await self._join(self._pool, clock, max(LINGER, left))
+                if self._behind is not None:
+                    await self._behind.finished()
             elif self._pool is not None:
                 self._pool.stop()
 

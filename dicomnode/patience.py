@@ -73,9 +73,12 @@ class Patience:
         self._timer = Timer(clock, self._expired)
         self.silence = Silence(self._timer)
         self._work = Watch(clock)  # what we owe
-        self._watch = Watch(clock)  # what the peer owes us
-        self._for: Hashable = None  # what that is; since that, or since it was enough:
+        self._overdue = Timer(clock, self._work_expired)  # for that, while something else is waited for
+        self._watch = Watch(clock)  # what the peer owes us: to say
+        self._reading = Watch(clock)  # and to read
+        self._for: Hashable = None  # which of what; since that, or since it was enough:
         self._read = 0  # octets of ours that the peer has read
+        self._has_read_all = False  # what is awaited of it, too: what it reads now is something else
         self._come = 0  # and of messages that come before it
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
 
@@ -87,6 +90,7 @@ class Patience:
     def lost(self) -> None:
         """The transport connection is gone: nothing is waited for any more."""
         self._timer.stop()
+        self._overdue.stop()
 
     def set_artim(self, again: bool = False) -> None:
         """Have ARTIM run, where it is to.
@@ -124,6 +128,8 @@ class Patience:
         operations, invocations = self._operations, self._host.invocations
         unanswered = operations.unanswered
         if len(unanswered) <= (operations.arriving is not None):
+            if invocations is not None and invocations.sending and self._core.state in _RELEASING:
+                return invocations.sent  # to its end
             return None
         oldest = next(iter(unanswered))
         if invocations is None:
@@ -135,23 +141,33 @@ class Patience:
     def _wait_for_us(self, owed: Hashable, what: str) -> bool:
         """Wait for what we owe, where it is that which is waited for, or has taken too long."""
         seconds = self._timeouts.performing
-        if owed is None or not seconds:
+        if owed is None or not seconds or self._is_unread(what):
             self._work.interrupt()
             return False
         left = seconds - self._work.spent(owed)
         if what != "performing" and left > 0:
+            self._overdue.wait(left, owed)
             return False
         self._watch.interrupt()
         self.silence.pass_over()
         self._timer.wait(max(left, _AT_ONCE), ("performing", owed))
         return True
 
+    def _is_overdue(self, owed: Hashable, what: str) -> bool:
+        """Has what we owe taken too long?"""
+        seconds = self._timeouts.performing
+        return owed is not None and not self._is_unread(what) and self._work.spent(owed) >= seconds > 0
+
+    def _is_unread(self, what: str) -> bool:
+        """Is the peer to read before anything else goes on?"""
+        return self._gate.unread and what == "network"
+
     # What the peer owes us, where nothing else that it says stands for that
 
     def _watched(self, what: str) -> Hashable:
         """Return what is awaited, where nothing but that stands for it: no octets of anything else."""
         invocations = self._host.invocations
-        if self._gate.unread and what == "network":
+        if self._is_unread(what):
             return "to be read", self._gate.times_unread
         if what == "performing":
             return None
@@ -179,14 +195,21 @@ class Patience:
 
     def _watch_for(self, awaited: Hashable, seconds: float) -> None:
         self._watches(awaited)
-        spent = self._watch.spent(awaited)
+        spent = self._watch_of(awaited).spent(awaited)
         if self._timer.wait(max(min(seconds / _LOOKS, seconds - spent), _AT_ONCE), ("watch", awaited)):
             self._gate.read_meanwhile()  # from here on, as what is heard
             self.silence.pass_over()
 
     def _watches(self, awaited: Hashable) -> None:
         if awaited != self._for:
-            self._for, self._read, self._come = awaited, 0, 0
+            self._for, self._read, self._come, self._has_read_all = awaited, 0, 0, False
+
+    def _watch_of(self, awaited: Hashable) -> Watch:
+        """Return what measures that; the other is interrupted, for it cannot come before."""
+        if self._gate.unread:
+            self._watch.interrupt()
+            return self._reading
+        return self._watch
 
     def _goes_on(self, seconds: float, what: str) -> bool:
         """Is there time left for what is watched, or does the peer read on? It cannot answer before that.
@@ -201,10 +224,12 @@ class Patience:
             return self._wait_for_message(awaited, seconds)
         self._watches(awaited)
         self._read += max(self._gate.read_meanwhile(), 0)
-        if self._read >= MIN_PROGRESS:
-            self._watch.again()
+        self._has_read_all = self._has_read_all or self._gate.has_read_all
+        watch = self._watch_of(awaited)
+        if self._read >= MIN_PROGRESS and not self._has_read_all:
+            watch.again()
             self._read = 0
-        elif self._watch.spent(awaited) >= seconds:
+        elif watch.spent(awaited) >= seconds:
             return False
         self._watch_for(awaited, seconds)
         return True
@@ -260,6 +285,16 @@ class Patience:
         else:
             self._silent()
 
+    def _work_expired(self) -> None:
+        self._overdue.stop()
+        if self._awaits_close:
+            return
+        owed = self._owed()
+        if self._is_overdue(owed, self._allowed_silence(owed)[1]):
+            self._silent()
+        else:
+            self.set_silence()
+
     def _artim_expired(self) -> None:
         given_up = self._host.closing or self._core.state is State.STA13
         if not given_up:
@@ -273,9 +308,8 @@ class Patience:
     def _silent(self) -> None:
         owed = self._owed()
         seconds, what = self._allowed_silence(owed)
-        performing = self._timeouts.performing
-        if owed is not None and self._work.spent(owed) >= performing > 0:
-            seconds, what = performing, "performing"
+        if self._is_overdue(owed, what):
+            seconds, what = self._timeouts.performing, "performing"
         elif self._goes_on(seconds, what):
             return
         self._host.tell(events.TimedOut(self._association, what, seconds))

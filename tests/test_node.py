@@ -445,6 +445,33 @@ class NodeTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(stopping))
         self.assertEqual(reactor.getDelayedCalls(), [])
 
+    def test_behind_the_threads(self) -> None:
+        """What a thread keeps while the service stops is told to what is behind, too, which is asked again."""
+
+        class Slow:
+            def start(_) -> None: ...
+
+            def stop_within(_, seconds: float) -> None:
+                self.log.append(f"stop within {seconds:g}")
+
+            def finished(_) -> Deferred[None]:
+                self.log.append("finish")
+                return succeed(None)
+
+        _reactor, done = self.threaded()
+        self.pool = cast(Any, ThreadPool(0, 1))
+        node = self.make_node(grace=7.0, behind=Slow())
+        node.startService()
+        working = Event()
+        self.pool.callInThread(working.wait)  # type: ignore[attr-defined]
+        stopping = node.stopService()
+        self.assertEqual(self.log, ["stop within 7", "finish", "stop within 7"])
+        self.assertNoResult(stopping)
+        working.set()
+        done.get(timeout=60)()
+        self.assertIsNone(self.successResultOf(stopping))
+        self.assertEqual(self.log[3:], ["finish"])
+
     def test_threads_that_do_not_end(self) -> None:
         """A thread that waits for a disk for ever is left behind when the grace is over, and that is said."""
         for hastened in (False, True):

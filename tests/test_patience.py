@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from dicomnode import events
-from dicomnode.core.command import CGetRQ
+from dicomnode.core.association import MessageReceived
+from dicomnode.core.command import CGetRQ, Request, respond
 from dicomnode.core.items import UserInformation
 from dicomnode.core.pdu import ReleaseRQ
 from dicomnode.errors import AssociationTimedOut
 from dicomnode.interfaces import IOperation
 from dicomnode.services import Discard, Storage, Verification
 from dicomnode.testing import CalledPeer, MemoryStorage, Peer
-from dicomnode.timers import MIN_PROGRESS
+from dicomnode.timers import MIN_PROGRESS, Timeouts
 from tests.cases import (
     CT,
     CT_IMAGE_STORAGE,
@@ -44,6 +45,13 @@ class PerformingTests(ShellTestCase):
     def asks(self, peer: Peer, *message_ids: int) -> None:
         for message_id in message_ids:
             peer.sends(message(QUERY, find_rq(message_id), b"identifier"))
+
+    def answers(self, peer: Peer) -> None:
+        """Have a peer answer the last request that it was sent."""
+        messages = [item for item in peer.indications if isinstance(item, MessageReceived)]
+        requests = [item for item in messages if isinstance(item.command, Request)]
+        peer._core.send_command(requests[-1].context.id, respond(cast(Request, requests[-1].command), 0))
+        peer.exchange()
 
     def aborts(self) -> list[str]:
         return [event.why for event in self.seen.of(events.AbortSent)]
@@ -105,6 +113,103 @@ class PerformingTests(ShellTestCase):
         self.assertEqual(self.aborts(), [])
         self.passes(1)
         self.assertEqual(self.aborts(), ["DIMSE timeout"])
+
+    def test_in_the_midst_of_a_message(self) -> None:
+        """What is stuck has no more time where the peer has begun to say something, and may take for ever."""
+        self.accepts(
+            Waiting(FIND),
+            Verification(),
+            asynchronous_operations=(1, 10),
+            timeouts=Timeouts(dimse=0, network=0, performing=60),
+        )
+        window = UserInformation(max_length=16382, asynchronous_operations_window=(10, 1))
+        peer = self.associates(user_information=window)
+        self.asks(peer, 1)
+        peer.sends(message(ECHO, echo_rq(7))[:20])
+        self.passes(59)
+        self.assertEqual(self.aborts(), [])
+        self.passes(1)
+        self.assertEqual(self.aborts(), ["performing timeout"])
+
+    def test_asks_again_and_again(self) -> None:
+        """An operation that asks one thing of the peer after the other goes on."""
+
+        async def perform(operation: IOperation) -> int:
+            await operation.read_data_set(100)
+            for _ in range(100):
+                await operation.association.invoke(echo_rq())
+            return 0
+
+        self.accepts(Service(perform, FIND), Verification())
+        peer = self.associates()
+        self.asks(peer, 1)
+        for _ in range(100):
+            self.passes(TIMEOUTS.dimse - 1)
+            self.answers(peer)
+        self.assertEqual((peer.response.status, self.aborts()), (0, []))
+
+    def test_waits_for_its_turn(self) -> None:
+        """Nor is it the one that keeps the peer waiting where the peer has yet to answer what is before it."""
+
+        def perform(operation: IOperation) -> Any:
+            reading = operation.read_data_set(100)
+            reading.addCallback(lambda _: operation.association.invoke(echo_rq()))
+            return reading.addCallback(lambda _: 0)
+
+        timeouts = Timeouts(dimse=30, performing=20)
+        self.accepts(Service(perform, FIND), Verification(), timeouts=timeouts)
+        peer = self.associates()
+        first = peer.association.invoke(echo_rq())
+        peer.exchange()
+        self.asks(peer, 1)
+        self.passes(25)
+        self.answers(peer)
+        self.assertEqual(self.successResultOf(first).status, 0)
+        self.passes(25)
+        self.answers(peer)
+        self.assertEqual((peer.response.status, self.aborts()), (0, []))
+
+    def test_sends_to_the_end(self) -> None:
+        """A data set that is on its way out is sent to its end, as long as it comes, though the peer releases."""
+
+        def perform(operation: IOperation) -> Any:
+            operation.association.invoke(store_rq(), body).addErrback(lambda _: None)
+            return operation.read_data_set(100).addCallback(lambda _: 0)
+
+        body = Producer()
+        self.accepts(Service(perform, FIND), Storage(self.storage, check=False))
+        peer = self.associates()
+        self.asks(peer, 1)
+        body.consumer.write(bytes(1 << 14))
+        peer.releases()
+        for _ in range(3):
+            self.passes(TIMEOUTS.performing - 1)
+            body.consumer.write(bytes(1 << 14))
+            peer.transport.taken()
+        self.assertEqual(self.aborts(), [])
+        self.passes(TIMEOUTS.performing)
+        self.assertEqual(self.aborts(), ["performing timeout"])
+
+    def test_read_slowly(self) -> None:
+        """While the peer is to read what is sent to it, that is what counts: it may read for long."""
+
+        def perform(operation: IOperation) -> Any:
+            reading = operation.read_data_set(100)
+            reading.addCallback(lambda _: operation.association.invoke(store_rq(), bytes(1 << 20)))
+            return reading.addCallback(lambda _: 0)
+
+        self.accepts(Service(perform, FIND), Storage(self.storage, check=False))
+        peer = self.connects()
+        peer.transport.capacity = 1000
+        peer.associates({FIND: [IMPLICIT_VR_LE], CT_IMAGE_STORAGE: [IMPLICIT_VR_LE]})
+        left = count(1 << 20, -MIN_PROGRESS)
+        self.patch(peer.association._wire, "outstanding", left.__next__)
+        peer.transport.deliver(message(1, find_rq(), b"identifier"))
+        for _ in range(2 * int(TIMEOUTS.performing / TIMEOUTS.network)):
+            self.reactor.advance(TIMEOUTS.network)
+            self.reactor.advance(0)
+        self.assertEqual(self.aborts(), [])
+        peer.association.abort()
 
     def test_what_it_sends(self) -> None:
         """An operation that has instances sent goes on while they are."""
