@@ -176,7 +176,6 @@ def acceptor_of(
             walk=(layout.needs_walk or options["exec-on-eostudy"] is not None) and not options["ignore"],
             threads=Threads(reactor, pool),
             max_instance_size=options["max-instance-size"],
-            observe=observe,
         )
     ]
     if not options["no-echo"]:

@@ -242,15 +242,6 @@ class CancelReceived:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubted:
-    """A data set holds what cannot be checked; it is kept all the same."""
-
-    association: IAssociation
-    operation: IOperation
-    doubt: str
-
-
-@dataclass(frozen=True, slots=True)
 class InstanceKept:
     """An instance is kept under a name."""
 
@@ -350,7 +341,6 @@ Event: TypeAlias = (
     | InvocationStarted
     | InvocationEnded
     | CancelReceived
-    | Doubted
     | InstanceKept
     | InstanceNotKept
     | ExecutionEnded

@@ -338,11 +338,6 @@ def _instance(operation: IOperation | Invocation) -> str:
     return f"SOP Instance UID {visible(uid)}, " if uid else ""
 
 
-def _doubted(event: events.Doubted) -> Iterator[str]:
-    operation = event.operation
-    yield f"Data set in doubt: {visible(event.doubt)} ({_instance(operation)}{who(event.association)})"
-
-
 # Invocations: what pynetdicom's storescu says of them
 
 
@@ -481,7 +476,6 @@ SAID: Mapping[type[Any], Said] = {
     events.InvocationStarted: Said(_INFO, ((_INFO, _sending), (_DEBUG, _sent))),
     events.InvocationEnded: Said(_INFO, ((_INFO, _response), (_WARN, _not_done))),
     events.CancelReceived: Said(_INFO, ((_DEBUG, _command_set), (_DEBUG, _cancel))),
-    events.Doubted: Said(_INFO, ((_WARN, _doubted),)),
     events.InstanceKept: Said(_INFO, ((_DEBUG, _data_set), (_INFO, _storing), (_WARN, _overwriting))),
     events.InstanceNotKept: Said(_INFO, ((_INFO, _storing), (_ERROR, _not_kept))),
     events.ExecutionEnded: Said(_DEBUG, ((_ERROR, _execution_failed), (_DEBUG, _execution_ended))),

@@ -236,7 +236,7 @@ class Counters:
             ("requested", "accepted", "rejected", "released", "aborted", "lost", "never"), 0
         )
         self._operations: dict[str, dict[str, int]] = {}
-        self._instances = dict.fromkeys(("kept", "replaced", "dropped", "not_kept", "doubted"), 0)
+        self._instances = dict.fromkeys(("kept", "replaced", "dropped", "not_kept"), 0)
         self._others = dict.fromkeys(("octets", "paused", "timed_out", "unexpected"), 0)
         self._seconds = 0.0
         self._count: Mapping[type[Any], Callable[[Any], None]] = {
@@ -248,7 +248,6 @@ class Counters:
             events.OperationEnded: self._operation_ended,
             events.InstanceKept: self._kept,
             events.InstanceNotKept: self._not_kept,
-            events.Doubted: self._doubted,
             events.Paused: self._paused,
             events.TimedOut: self._timed_out,
             events.Unexpected: self._unexpected,
@@ -306,9 +305,6 @@ class Counters:
 
     def _not_kept(self, event: events.InstanceNotKept) -> None:
         self._instances["not_kept"] += 1
-
-    def _doubted(self, event: events.Doubted) -> None:
-        self._instances["doubted"] += 1
 
     def _paused(self, event: events.Paused) -> None:
         self._others["paused"] += 1

@@ -211,10 +211,6 @@ def _cancel(event: events.CancelReceived) -> Record:
     return {"message_id": event.request.message_id_being_responded_to, "context": event.context_id}
 
 
-def _doubted(event: events.Doubted) -> Record:
-    return _operation(event.operation) | {"doubt": _cut(event.doubt)}
-
-
 def _instance(event: events.InstanceKept | events.InstanceNotKept) -> Record:
     instance = event.instance
     return {
@@ -281,7 +277,6 @@ _VALUES: Mapping[type[Any], Callable[[Any], Record]] = {
     events.InvocationStarted: _invocation_started,
     events.InvocationEnded: _invocation_ended,
     events.CancelReceived: _cancel,
-    events.Doubted: _doubted,
     events.InstanceKept: _kept,
     events.InstanceNotKept: _not_kept,
     events.ExecutionEnded: _execution_ended,

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dicomnode import events, uids
+from dicomnode import uids
 from dicomnode.considering import Consider, Considering
 from dicomnode.core.command import CEchoRQ, CStoreRQ, Status
 from dicomnode.core.dataset import Walk
@@ -117,7 +117,6 @@ class Storage(Receiver):
     :param consider: is asked, once the header of a data set has been walked, whether to keep the instance.
     :param max_instance_size: refuse instances whose data set has more octets; 0 is no limit.
     :param threads: where deflated data sets are inflated, to be walked; without them, where they pass.
-    :param observe: is told of data sets that were stored in doubt.
     :raises TypeError: when the storage is none.
     """
 
@@ -134,14 +133,12 @@ class Storage(Receiver):
         consider: Consider | None = None,
         max_instance_size: int = 0,
         threads: Threads | None = None,
-        observe: events.Observer = events.ignore,
     ) -> None:
         if isinstance(storage, type) or not callable(getattr(storage, "open", None)):
             raise TypeError(f"{storage!r} is no storage")
         self._storage = storage
         self._threads = threads
         self._max_instance_size = max_instance_size
-        self._observe = events.guarded(observe)
         self._check = check
         self._consider = consider
         self._walk = walk or check or consider is not None
@@ -245,8 +242,6 @@ class Storage(Receiver):
             or walk.sop_class_uid != request.affected_sop_class_uid
         ):
             raise _another(walk, request)
-        if walk.doubt is not None:
-            self._observe(events.Doubted(operation.association, operation, walk.doubt))
 
     def _walking(self, writer: IInstanceWriter, walk: Walk, clock: IReactorTime) -> Walking:
         if walk.deflated and self._threads is not None:

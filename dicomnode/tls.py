@@ -207,10 +207,7 @@ def _subject(certificate: crypto.X509) -> str:
     """Return the subject of a certificate as text (RFC 4514); what is not as it should be, after its kind."""
     try:
         return certificate.to_cryptography().subject.rfc4514_string()
-    except (
-        ValueError,
-        TypeError,
-    ):  # letters that its kind of string has not, say, as old certificates have them
+    except (ValueError, TypeError):  # it has letters, say, that its kind of string has not
         parts = [b"%b=%b" % component for component in reversed(certificate.get_subject().get_components())]
         return b",".join(parts).decode("utf-8", "backslashreplace")
 

@@ -81,7 +81,7 @@ class LogCase(SynchronousTestCase):
             storage = FileStorage(self.directory, reactor=reactor, pool=pool, sync=Sync.NONE, observe=observe)
         self.acceptor = Acceptor(
             self.reactor,
-            [*services, Storage(storage, observe=observe), Verification()],
+            [*services, Storage(storage), Verification()],
             policy=policy,
             portal=portal,
             timeouts=Timeouts(10.0, 20.0, 30.0),

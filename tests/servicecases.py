@@ -141,7 +141,7 @@ class ServiceCase(SynchronousTestCase):
     def associate(self, storage: Any = None, size: int | None = None, **arguments: Any) -> Peer:
         """Return a peer that may store CT and MR, and echo."""
         reactor = Reactor()
-        service = self.service(storage or self.storage, observe=self.recorder, **arguments)
+        service = self.service(storage or self.storage, **arguments)
         acceptor = Acceptor(reactor, [service, Verification()], observe=self.recorder)
         peer = Peer(acceptor, size)
         contexts = dict.fromkeys((CT, MR), (EXPLICIT_VR_LE,))

@@ -77,7 +77,7 @@ class ConsideringCase(SynchronousTestCase):
     def associate(
         self, syntax: str = EXPLICIT, storage: IStorage | None = None, size: int | None = 1000, **options: Any
     ) -> Peer:
-        service = Storage(storage or self.storage, consider=self.consider, observe=self.recorder, **options)
+        service = Storage(storage or self.storage, consider=self.consider, **options)
         peer = Peer(Acceptor(self.reactor, [service], observe=self.recorder), size)
         peer.associates({CT: [syntax]})
         return peer

@@ -92,7 +92,7 @@ class CostCase(ShellTestCase):
             reserve=1,
             observe=log,
         )
-        self.accepts(Verification(), Storage(storage, observe=log), observe=log)
+        self.accepts(Verification(), Storage(storage), observe=log)
         self.peer = self.associates()
         self.store("1.2.1", 100)  # what is done once has been done
         self.peer.transport.deliver(message(ECHO, echo_rq()))

@@ -57,7 +57,7 @@ MODULES = {
     """,
     "events": """
         AbortReceived AbortSent AssociationAccepted AssociationEnded AssociationRejected
-        AssociationRequested CertificatesNotRead CertificatesRead Doubted Event ExecutionEnded
+        AssociationRequested CertificatesNotRead CertificatesRead Event ExecutionEnded
         ExecutionSaid Fanout InstanceKept InstanceNotKept InvocationEnded InvocationStarted
         Listening LoggedIn Observer OperationEnded
         OperationStarted Paused PolicyNotRead PolicyRead Resumed TLSFailed TimedOut TooManyHalfOpen

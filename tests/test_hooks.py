@@ -49,7 +49,7 @@ class HookCase(SynchronousTestCase):
         observe: events.Observer = events.ignore,
     ) -> Peer:
         hooked = Hooked(storage or self.storage, self.reactor, *hooks, studies=studies)
-        services = [Storage(hooked, observe=observe), Verification()]
+        services = [Storage(hooked), Verification()]
         peer = Peer(Acceptor(self.reactor, services, observe=observe))
         peer.associates({CT: [EXPLICIT_VR_LE], uids.VERIFICATION: [EXPLICIT_VR_LE]})
         return peer

@@ -446,7 +446,7 @@ class NodeTests(SynchronousTestCase):
         self.assertEqual(reactor.getDelayedCalls(), [])
 
     def test_behind_the_threads(self) -> None:
-        """What a thread keeps while the service stops is told to what is behind, too, which is asked again."""
+        """What a thread keeps while the service stops is told, too: what is behind is asked again."""
 
         class Slow:
             def start(_) -> None: ...

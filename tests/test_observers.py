@@ -147,7 +147,6 @@ class LogObserverTests(LogCase):
         instance = Instance.of(self.recorder.of(events.OperationStarted)[0].operation)
         for event in (
             events.AbortSent(peer.association, operation, text),  # type: ignore[arg-type]
-            events.Doubted(peer.association, operation, text),
             events.InstanceKept(peer.association, instance, text, True),
             events.InstanceNotKept(peer.association, instance, text, text, OSError(5, text, text)),
             events.Unexpected(peer.association, Failure(ValueError(text)), text),
@@ -352,7 +351,7 @@ class CountersTests(LogCase):
                 },
                 "operations": {},
                 "in_progress": 0,
-                "instances": {"kept": 0, "replaced": 0, "dropped": 0, "not_kept": 0, "doubted": 0},
+                "instances": {"kept": 0, "replaced": 0, "dropped": 0, "not_kept": 0},
                 "octets": 0,
                 "seconds": 0.0,
                 "paused": 0,
@@ -410,19 +409,17 @@ class CountersTests(LogCase):
         self.counters(events.InstanceKept(peer.association, cast(Any, None), "CT.1.2.3", dropped=True))
         self.assertEqual(
             self.count()["instances"],
-            {"kept": 1, "replaced": 1, "dropped": 1, "not_kept": 1, "doubted": 0},
+            {"kept": 1, "replaced": 1, "dropped": 1, "not_kept": 1},
         )
 
     def test_others(self) -> None:
-        """What is in progress, unanswered, paused, doubted, too late, or a bug."""
+        """What is in progress, unanswered, paused, too late, or a bug."""
         storage = MemoryStorage()
         storage.stalls()
         peer = self.associate("none", storage=storage)
         peer.stores(INSTANCE, data_set())
         counted = self.count()
         self.assertEqual((counted["in_progress"], counted["paused"], counted["operations"]), (1, 1, {}))
-        operation: Any = peer.association
-        self.counters(events.Doubted(peer.association, operation, ""))
         self.counters(events.TimedOut(peer.association, "network", 1.0))
         self.counters(events.Unexpected(peer.association, Failure(ValueError()), ""))
         self.reactor.advance(2)
@@ -431,6 +428,4 @@ class CountersTests(LogCase):
         self.assertEqual(counted["in_progress"], 0)
         self.assertEqual(counted["operations"], {"CStoreRQ": {"unanswered": 1}})
         self.assertEqual(counted["seconds"], 2.0)
-        self.assertEqual(
-            (counted["instances"]["doubted"], counted["timed_out"], counted["unexpected"]), (1, 1, 1)
-        )
+        self.assertEqual((counted["timed_out"], counted["unexpected"]), (1, 1))

@@ -84,14 +84,6 @@ class OperationTests(LogCase):
             "D: ============================ END DIMSE MESSAGE =============================",
         )
 
-    def test_doubted(self) -> None:
-        """What is stored in doubt is told of."""
-        peer = self.associate("warn")
-        peer.stores(INSTANCE, data_set())
-        operation = self.recorder.of(events.OperationEnded)[0].operation
-        self.log(events.Doubted(peer.association, operation, "what is it"))
-        self.assert_written(f"W: Data set in doubt: what is it {INSTANCE_WHO}")
-
     def test_not_kept(self) -> None:
         """A file that cannot be written: which, where, and what the system says; no traceback."""
         peer = self.associate("info")

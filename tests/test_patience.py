@@ -149,7 +149,7 @@ class PerformingTests(ShellTestCase):
         self.assertEqual((peer.response.status, self.aborts()), (0, []))
 
     def test_waits_for_its_turn(self) -> None:
-        """Nor is it the one that keeps the peer waiting where the peer has yet to answer what is before it."""
+        """Nor does it keep the peer waiting where that has yet to answer what is before it."""
 
         def perform(operation: IOperation) -> Any:
             reading = operation.read_data_set(100)
@@ -170,7 +170,7 @@ class PerformingTests(ShellTestCase):
         self.assertEqual((peer.response.status, self.aborts()), (0, []))
 
     def test_sends_to_the_end(self) -> None:
-        """A data set that is on its way out is sent to its end, as long as it comes, though the peer releases."""
+        """A data set is sent to its end, as long as it comes, though the peer releases."""
 
         def perform(operation: IOperation) -> Any:
             operation.association.invoke(store_rq(), body).addErrback(lambda _: None)

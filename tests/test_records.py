@@ -186,8 +186,6 @@ class RecordTests(LogCase):
         event = self.recorder.of(events.OperationEnded)[-1]
         unanswered = events.OperationEnded(event.association, event.operation, None, 7, 0.5)
         self.assertEqual(record(unanswered), {**ended, "status": None, "octets": 7, "seconds": 0.5})
-        doubted = events.Doubted(event.association, event.operation, "what is it")
-        self.assert_recorded(doubted, **OPERATION, doubt="what is it")
 
     def test_not_kept(self) -> None:
         """A failure to store is explained."""

@@ -19,7 +19,6 @@ from dicomnode.core.association import AssociateConfirmed
 from dicomnode.core.command import CEchoRQ, CFindRQ, CStoreRQ, NActionRQ, Status
 from dicomnode.core.items import CommonExtendedNegotiation, ExtendedNegotiation, UserInformation
 from dicomnode.core.pdu import AssociateAC
-from dicomnode.events import Doubted
 from dicomnode.interfaces import (
     ICommonExtendedNegotiation,
     IExtendedNegotiation,
@@ -229,7 +228,7 @@ class StorageTests(ServiceCase):
         whole = data_set(size=2000)
         for data, comment in (
             (b"", "data set is empty"),
-            (b"\xff" * 100, "the data set has no SOP Class UID"),
+            (b"\xff" * 100, "no item where one is due, at octet 8"),
             (b"\x08\0" * 50, "data set ends inside (0008,0008) at octet 100"),
             (whole[:-1], f"data set ends inside (7FE0,0010) at octet {len(whole) - 1}"),
             (whole[:1000], "data set ends inside (7FE0,0010) at octet 1000"),
@@ -270,26 +269,14 @@ class StorageTests(ServiceCase):
             self.assert_answered(0xA900, "SOP Instance UID of the data set is not a UID")
         self.assert_nothing_kept()
 
-    def test_doubt(self) -> None:
-        """A data set that cannot be judged is stored all the same, and that is told."""
-        data = ui(0x16, CT.encode() + b"\0") + ui(0x18, b"1.2.3\0") + SQ_UNDEFINED + b"no item" * 4
-        self.peer.stores("1.2.3", data)
-        self.assert_answered(0x0000)
-        self.assertEqual(self.storage.instances["1.2.3"][1], data)
-        (event,) = self.recorder.of(Doubted)
-        self.assertIs(event.association, self.peer.association)
-        self.assertIn("no item where one is due", event.doubt)
-
-    def test_doubt_is_no_excuse(self) -> None:
-        """What was seen to be another instance, or none, before doubt arose is not stored."""
-        for named, status, comment in (
-            (ui(0x16, CT.encode()) + ui(0x18, b"1.2.4\0"), 0xA900, "SOP Instance 1.2.4, not 1.2.3"),
-            (b"", 0xC210, "the data set has no SOP Class UID"),
-        ):
-            self.peer.stores("1.2.3", named + SQ_UNDEFINED + b"no item" * 4)
-            self.assert_answered(status, comment)
-        self.assert_nothing_kept()
-        self.assertEqual(self.recorder.of(Doubted), [])
+    def test_no_item(self) -> None:
+        """What cannot be followed may have been cut anywhere: it does not take a good one's place."""
+        self.peer.stores("1.2.3", data_set())
+        good = self.storage.instances["1.2.3"]
+        named = ui(0x16, CT.encode() + b"\0") + ui(0x18, b"1.2.3\0")
+        self.peer.stores("1.2.3", named + SQ_UNDEFINED + b"no item" * 4)
+        self.assert_answered(0xC210, "no item where one is due, at octet 60")
+        self.assertIs(self.storage.instances["1.2.3"], good)
 
     def test_unchecked(self) -> None:
         """Where nothing is checked, anything is stored under the name that the command gives it."""

@@ -6,10 +6,13 @@ element ended.
 
 It reads what pydicom reads, the way pydicom reads it: two octets that cannot be a VR belong to an
 implicit VR length, an unknown VR has a 16-bit length, the first element of a data set or item tells
-whether its VRs are explicit. It finds fault only where pydicom would raise an exception or lose
-data; where it cannot tell, it doubts itself. One thing it does not do as pydicom does: search for
-the delimiter that a fragment of pixel data has swallowed, since a length which reaches past the end
-is what a torn data set looks like.
+whether its VRs are explicit. It finds fault where pydicom would raise an exception or lose data, and
+where nobody can tell whether the data set is whole: pydicom searches for a delimiter where there is no
+item, or where a fragment of pixel data has swallowed it, and at times finds the right one; but a length
+which reaches past the end is what a torn data set looks like.
+
+What is inside sequences and items of defined length is passed over: that they end where they should
+follows from those lengths.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from enum import Enum
 from struct import Struct
 from typing import Any
 
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 #: The data set of these is deflated as a whole (PS3.5 A.5; the last two are the JPIP ones).
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
@@ -53,9 +57,10 @@ DEFLATED_BLOCK = 1024
 INFLATED_PIECE = 8192
 #: Deflate can grow a thousandfold, so what a walk may spend on elements follows from what was received:
 #: so many octets of them, where opening and closing a sequence or item counts as ``TURN`` octets. That
-#: is some tens of milliseconds; and no real data set comes near, since its elements shrink to a half or
-#: a tenth. What is inside values need only be inflated, and is not counted.
-INFLATED_ALLOWANCE = 1 << 18
+#: is a quarter of a second, in a thread. Of real data sets those of many frames come nearest, whose
+#: functional groups are alike, and are sequences of undefined length: 10,000 frames take five sixths of it.
+#: What is inside values need only be inflated, and is not counted.
+INFLATED_ALLOWANCE = 1 << 26
 INFLATED_RATIO = 16
 TURN = 128
 #: How far a data set may inflate in all: so many octets, and so many for each that was received. That is two
@@ -121,11 +126,20 @@ class Part(Enum):
     IMPLICIT_ITEMS = 4
     #: The fragments of encapsulated pixel data (PS3.5 A.4).
     FRAGMENTS = 5
+    #: A data set or item that should be implicit VR, and may be found not to be: what is agreed upon, or that
+    #: it is inside a UN (PS3.5 6.2.2), says so.
+    UNSURE = 6
+    #: The items of a UN.
+    UNKNOWN_ITEMS = 7
 
 
 # To look them up in the enumeration takes as long as to walk an element.
 _UNDECIDED, _EXPLICIT, _IMPLICIT = Part.UNDECIDED, Part.EXPLICIT, Part.IMPLICIT
 _ITEMS, _IMPLICIT_ITEMS, _FRAGMENTS = Part.ITEMS, Part.IMPLICIT_ITEMS, Part.FRAGMENTS
+_UNSURE, _UNKNOWN_ITEMS = Part.UNSURE, Part.UNKNOWN_ITEMS
+
+
+_OF_ITEMS = (_FRAGMENTS, _ITEMS, _IMPLICIT_ITEMS, _UNKNOWN_ITEMS)
 
 
 class Inflater:
@@ -173,7 +187,7 @@ class Walk:
     """Walks the elements of a data set while it passes, without keeping it.
 
     Give every fragment to :meth:`feed`, call :meth:`end`, then read :attr:`whole`. At its first
-    fault or doubt the walk stops, and only counts octets from there on.
+    fault the walk stops, and only counts octets from there on.
 
     :param transfer_syntax: the UID of the transfer syntax that was agreed on.
     """
@@ -183,8 +197,6 @@ class Walk:
     #: What is wrong, where: at most 64 characters, and none of the peer's among them. Offsets are
     #: of the inflated data set, except where the text says "deflated".
     fault: str | None = None
-    #: What the walk cannot judge, so that it gave up and leaves ``whole`` True.
-    doubt: str | None = None
     #: Octets seen, as received.
     octets: int = 0
     # Values of the top level, without trailing NULs and spaces; None if absent, or too long to be.
@@ -203,7 +215,7 @@ class Walk:
         self._top_order = self._order
         # The first element tells explicit from implicit VR, not the transfer syntax: pydicom does
         # so too, and some private transfer syntaxes are implicit.
-        self._part = _UNDECIDED
+        self._part = _UNSURE if transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN else _UNDECIDED
         self._open: list[tuple[ByteOrder, Part]] = []  # what each open sequence or item interrupted
         self._held = b""  # the start of an element that the last fragment cut
         self._skip = 0  # octets to come before the next header
@@ -254,12 +266,12 @@ class Walk:
                     self._spent > INFLATED_ALLOWANCE + INFLATED_RATIO * inflater.taken
                     or self._walked > TOTAL_ALLOWANCE + TOTAL_RATIO * inflater.taken
                 ):
-                    self._stop(fault=f"data set inflates too far, at octet {self._walked}")
+                    self._stop(f"data set inflates too far, at octet {self._walked}")
                 if self._stopped:
                     return
                 yield len(piece)
         except zlib.error:
-            self._stop(fault=f"deflated data set is corrupt before octet {inflater.taken}")
+            self._stop(f"deflated data set is corrupt before octet {inflater.taken}")
 
     def feed_sequence(
         self, fragments: Sequence[bytes | memoryview], enough: Callable[[], bool] = lambda: False
@@ -308,22 +320,22 @@ class Walk:
         if self._stopped:
             pass
         elif self._inflater and self.octets and not self._inflater.ended:
-            self._stop(fault=f"deflated data set is cut at octet {self.octets}")
+            self._stop(f"deflated data set is cut at octet {self.octets}")
         elif not self._walked:
-            self._stop(fault="data set is empty")
+            self._stop("data set is empty")
         elif self._open or self._skip or held >= 8:
             order = self._open[0][0] if self._open else self._order
-            self._stop(fault=f"data set ends inside {order.named(self._tag)} at octet {self._walked}")
+            self._stop(f"data set ends inside {order.named(self._tag)} at octet {self._walked}")
         elif self._stray:
             self._base = self._walked - held
             self._padding(self._held, 0)
         elif any(self._held) or held == self._walked:
             # Zeros after an element are padding. Eight of them are read as an empty (0000,0000).
-            self._stop(fault=f"data set ends inside an element header at octet {self._walked}")
+            self._stop(f"data set ends inside an element header at octet {self._walked}")
         self.whole = self.fault is None
 
-    def _stop(self, *, fault: str | None = None, doubt: str | None = None) -> None:
-        self.fault, self.doubt = fault, doubt
+    def _stop(self, fault: str) -> None:
+        self.fault = fault
         self._stopped = True
         self._held = b""
         self._open = []
@@ -364,18 +376,17 @@ class Walk:
             self._spent += TURN
             if self._stray:
                 position = self._padding(data, position)
-            elif self._part is _EXPLICIT or self._part is _UNDECIDED or self._part is _IMPLICIT:
-                position = self._data_set(data, position)
-            else:
+            elif self._part in _OF_ITEMS:
                 position = self._items(data, position)
+            else:
+                position = self._data_set(data, position)
         return end if self._stopped else position
 
     def _data_set(self, data: bytes | memoryview, position: int) -> int:
         """Walk elements, up to where a sequence opens, the item closes or the octets end."""
         order, end, top = self._order, len(data), not self._open
-        if self._part is _UNDECIDED:
-            vr = bytes(data[position + 4 : position + 6])
-            self._part = _EXPLICIT if vr.isalpha() and vr.isupper() else _IMPLICIT
+        if self._part is not _EXPLICIT and self._part is not _IMPLICIT:
+            self._part = self._decided(bytes(data[position + 4 : position + 8]))
         explicit = self._part is _EXPLICIT
         unpack_element, unpack_item, unpack_length = order.element, order.item, order.length
         marked = order.marked if top else order.delimiters
@@ -418,13 +429,24 @@ class Walk:
                     self._tag = tag
                 if tag == order.pixel_data or vr not in SEQUENCE_VRS:
                     self._enter(_FRAGMENTS, position)
+                elif not explicit:
+                    self._enter(_IMPLICIT_ITEMS, position)
                 else:
-                    self._enter(_ITEMS if explicit else _IMPLICIT_ITEMS, position)
+                    self._enter(_UNKNOWN_ITEMS if vr == b"UN" else _ITEMS, position)
                 return value
             position = value + length
         if top:
             self._tag = tag
         return position
+
+    def _decided(self, octets: bytes) -> Part:
+        """Return whether VRs are explicit, by four octets of an element behind its tag: VR, or a length."""
+        vr = octets[:2]
+        if self._part is _UNSURE:
+            explicit = vr in SHORT_VRS or (vr in LONG_VRS and octets[2:] == b"\0\0")
+        else:
+            explicit = vr.isalpha() and vr.isupper()
+        return _EXPLICIT if explicit else _IMPLICIT
 
     def _items(self, data: bytes | memoryview, position: int) -> int:
         """Walk the items of a sequence or the fragments of pixel data, skipping those with a length."""
@@ -437,22 +459,23 @@ class Walk:
             if tag in order.items and length != UNDEFINED_LENGTH:
                 position += 8 + length
             elif tag in order.items and self._part is not _FRAGMENTS:
-                self._enter(_UNDECIDED if self._part is _ITEMS else _IMPLICIT, position)
+                part = self._part
+                first = _UNDECIDED if part is _ITEMS else _UNSURE if part is _UNKNOWN_ITEMS else _IMPLICIT
+                self._enter(first, position)
                 return position + 8
-            elif tag in TURNED_TAGS and self._part is _ITEMS:
+            elif tag in TURNED_TAGS and self._part in (_ITEMS, _UNKNOWN_ITEMS):
                 # PS3.5 6.2.2: the items of a UN are implicit VR little endian, whatever is around it.
                 order, self._order, self._part = LITTLE, LITTLE, _IMPLICIT_ITEMS
             else:
-                # An item whose length is wrong, a value of undefined length that is no sequence:
-                # pydicom searches for a delimiter, and at times finds the right one.
-                self._stop(doubt=f"no item where one is due, at octet {self._base + position}")
+                # An item whose length is wrong, or a value of undefined length that is no sequence.
+                self._stop(f"no item where one is due, at octet {self._base + position}")
                 break
         return position
 
     def _enter(self, part: Part, position: int) -> None:
         """Open a sequence or an item of undefined length."""
         if len(self._open) == DEEPEST:
-            self._stop(fault=f"sequences are nested too deep, at octet {self._base + position}")
+            self._stop(f"sequences are nested too deep, at octet {self._base + position}")
         else:
             self._open.append((self._order, self._part))
             self._part = part
@@ -470,7 +493,7 @@ class Walk:
         strange = octets.lstrip(b"\0")
         if strange:
             offset = self._base + len(data) - len(strange)
-            self._stop(fault=f"item delimiter outside of items before octet {offset}")
+            self._stop(f"item delimiter outside of items before octet {offset}")
         return len(data)
 
 

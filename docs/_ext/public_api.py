@@ -59,7 +59,7 @@ PUBLIC: Mapping[str, str] = {
     "tap": "CannotStart Options makeService",
     "events": """
         AbortReceived AbortSent AssociationAccepted AssociationEnded AssociationRejected
-        AssociationReleased AssociationRequested CancelReceived CertificatesNotRead CertificatesRead Doubted
+        AssociationReleased AssociationRequested CancelReceived CertificatesNotRead CertificatesRead
         Event ExecutionEnded ExecutionSaid Fanout InstanceKept InstanceNotKept InvocationEnded
         InvocationStarted Listening LoggedIn Observer OperationEnded OperationStarted PartRemoved Paused
         PolicyNotRead PolicyRead Resumed Started TLSFailed TimedOut TooManyHalfOpen Transition Unexpected
@@ -108,7 +108,7 @@ ONLY = {
     "Executions": "__init__ finished stop_within",
     "Threads": "__init__",
     "Walk": """
-        __init__ doubt end fault feed feed_sequence modality octets patient_id series_instance_uid
+        __init__ end fault feed feed_sequence modality octets patient_id series_instance_uid
         sop_class_uid sop_instance_uid study_instance_uid whole
     """,
     "Acceptor": "__init__ associations buildProtocol drain logins",

@@ -41,7 +41,7 @@ def main(reactor, description: str = "tcp:11112") -> Deferred[None]:
     lines = LogObserver("info", log=Logger("dicomnode", observer=TextLines(sys.stderr)))
     observe = events.Fanout(received, lines)
     files = FileStorage(".", reactor=reactor, observe=observe)
-    acceptor = Acceptor(reactor, [Verification(), Storage(files, observe=observe)], observe=observe)
+    acceptor = Acceptor(reactor, [Verification(), Storage(files)], observe=observe)
     minutes = LoopingCall(received.say)
     minutes.clock = reactor
     minutes.start(60, now=False)

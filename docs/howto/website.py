@@ -46,7 +46,7 @@ def services(reactor: Any) -> MultiService:
     counters = Counters()
     observe = events.Fanout(counters, LogObserver("error"))
     files = FileStorage(DIRECTORY, reactor=reactor, observe=observe)
-    acceptor = Acceptor(reactor, [Verification(), Storage(files, observe=observe)], observe=observe)
+    acceptor = Acceptor(reactor, [Verification(), Storage(files)], observe=observe)
     dicom = serverFromString(reactor, "tcp:11112")
     Node([dicom], acceptor, grace=30).setServiceParent(together)
 

@@ -465,11 +465,39 @@ class FaultTests(WalkTestCase):
         )
 
 
-class DoubtTests(WalkTestCase):
-    """Where the walk gives up and the data set is kept."""
+class GuessTests(WalkTestCase):
+    """Whether VRs are explicit is guessed by the first element, and by what is agreed upon, or said."""
+
+    def test_length_like_a_vr(self) -> None:
+        """Where VRs should be implicit, a length of two capitals is one, unless there is such a VR."""
+        for octets in (b"AB", b"BB", b"TT", b"ZZ"):
+            value = bytes(int.from_bytes(octets, "little"))
+            element = implicit((8, 6), value)
+            self.assertTrue(walked(IMPLICIT, element).whole, octets)
+            unknown = long((0x29, 0x1010), b"UN", length=UNDEFINED) + implicit(ITEM, length=UNDEFINED)
+            unknown += element + implicit(ITEM_END) + implicit(SEQUENCE_END)
+            self.assertTrue(walked(EXPLICIT, unknown).whole, octets)
+
+    def test_explicit_all_the_same(self) -> None:
+        """What is explicit VR where it should not be is read as that: short forms, and long ones."""
+        for element in (short((8, 6), b"CS", b"AB"), long((8, 6), b"OB", b"AB")):
+            self.assertWhole(IMPLICIT, element + short(PATIENT_ID, b"LO", b"AB"))
+            unknown = long((0x29, 0x1010), b"UN", length=UNDEFINED) + implicit(ITEM, length=UNDEFINED)
+            self.assertWhole(EXPLICIT, unknown + element + implicit(ITEM_END) + implicit(SEQUENCE_END))
+
+    def test_unknown_vr(self) -> None:
+        """In an explicit VR transfer syntax, and in a sequence, an unknown VR is one."""
+        element = short((8, 6), b"ZZ", b"AB")
+        self.assertWhole(EXPLICIT, element)
+        sequence = long((8, 0x1140), b"SQ", length=UNDEFINED) + implicit(ITEM, length=UNDEFINED)
+        self.assertWhole(EXPLICIT, sequence + element + implicit(ITEM_END) + implicit(SEQUENCE_END))
+
+
+class NoItemTests(WalkTestCase):
+    """Where nobody can tell what follows, and whether the data set is whole."""
 
     def test_no_item(self) -> None:
-        """Something else where an item is due may make sense to pydicom, which searches."""
+        """Something else where an item is due may make sense to pydicom, which searches; a cut, too."""
         odd = short(PATIENT_ID, b"LO", b"AB")
         for header in (
             long((8, 0x1140), b"SQ", length=UNDEFINED),
@@ -477,7 +505,7 @@ class DoubtTests(WalkTestCase):
             implicit((8, 0x1140), length=UNDEFINED),
         ):
             where = len(header) + 8
-            self.assertDoubt(
+            self.assertFault(
                 EXPLICIT,
                 header + implicit(ITEM) + odd + bytes(1000),
                 f"no item where one is due, at octet {where}",
@@ -485,7 +513,7 @@ class DoubtTests(WalkTestCase):
 
     def test_fragment_without_length(self) -> None:
         """A fragment has a length (PS3.5 A.4)."""
-        self.assertDoubt(
+        self.assertFault(
             JPEG,
             long(PIXEL_DATA, b"OB", length=UNDEFINED) + implicit(ITEM, length=UNDEFINED) + b"\xff\xd8",
             "no item where one is due, at octet 12",
@@ -495,15 +523,15 @@ class DoubtTests(WalkTestCase):
         """A value of undefined length that is no sequence is found by pydicom all the same."""
         data = long((9, 9), b"OB", b"raw octets", UNDEFINED) + implicit(SEQUENCE_END)
         self.assertFalse(pydicom_elements(data, EXPLICIT).raised)
-        self.assertDoubt(EXPLICIT, data, "no item where one is due, at octet 12")
+        self.assertFault(EXPLICIT, data, "no item where one is due, at octet 12")
 
     def test_garbage(self) -> None:
         """Garbage may look like a value of undefined length, but it has no SOP Instance UID."""
         walk = self.walk(IMPLICIT, b"\xff" * 100)
-        self.assertEqual((walk.doubt, walk.sop_instance_uid), ("no item where one is due, at octet 8", None))
+        self.assertEqual((walk.fault, walk.sop_instance_uid), ("no item where one is due, at octet 8", None))
 
     def test_values_stay(self) -> None:
-        """What was kept before the doubt stays, what comes after is not seen."""
+        """What was kept before the fault stays, what comes after is not seen."""
         walk = walked(
             EXPLICIT,
             short(INSTANCE_UID, b"UI", b"1.2\0")

@@ -82,7 +82,7 @@ def walked(transfer_syntax: str, *fragments: bytes | memoryview) -> Walk:
 def outcome(walk: Walk) -> tuple[object, ...]:
     """Give all that a walk tells."""
     kept = tuple(getattr(walk, name) for name in KEPT)
-    return (walk.whole, walk.fault, walk.doubt, walk.octets, *kept)
+    return (walk.whole, walk.fault, walk.octets, *kept)
 
 
 def octet_by_octet(data: bytes) -> list[bytes]:
@@ -202,22 +202,16 @@ class WalkTestCase(SynchronousTestCase):
         arrivals += [[data[:n], data[n:]] for n in range(min(len(data), 1000))]
         for fragments in arrivals:
             self.assertEqual(outcome(walked(transfer_syntax, *fragments)), outcome(walk))
-        for text in (walk.fault, walk.doubt):
-            self.assertLessEqual(len(text or ""), 64)
+        self.assertLessEqual(len(walk.fault or ""), 64)
         return walk
 
     def assertWhole(self, transfer_syntax: str, data: bytes) -> Walk:
         """Assert that the data set is whole, and that the walk is sure of it."""
         walk = self.walk(transfer_syntax, data)
-        self.assertEqual((walk.fault, walk.doubt, walk.whole), (None, None, True))
+        self.assertEqual((walk.fault, walk.whole), (None, True))
         return walk
 
     def assertFault(self, transfer_syntax: str, data: bytes, fault: str) -> None:
         """Assert that the data set is not whole, and why."""
         walk = self.walk(transfer_syntax, data)
-        self.assertEqual((walk.fault, walk.doubt, walk.whole), (fault, None, False))
-
-    def assertDoubt(self, transfer_syntax: str, data: bytes, doubt: str) -> None:
-        """Assert that the walk gives up, and why."""
-        walk = self.walk(transfer_syntax, data)
-        self.assertEqual((walk.fault, walk.doubt, walk.whole), (None, doubt, True))
+        self.assertEqual((walk.fault, walk.whole), (fault, False))

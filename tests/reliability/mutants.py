@@ -83,9 +83,7 @@ class Run:
         files = FileStorage(
             directory, reactor=self.reactor, pool=cast(Any, self.pool), sync=Sync.NONE, observe=self.observe
         )
-        self.acceptor = Acceptor(
-            self.reactor, [Verification(), Storage(files, observe=self.observe)], observe=self.observe
-        )
+        self.acceptor = Acceptor(self.reactor, [Verification(), Storage(files)], observe=self.observe)
 
     def observe(self, event: events.Event) -> None:
         kind = type(event).__name__
