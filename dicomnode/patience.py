@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Protocol
+from typing import Protocol, cast
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -57,6 +57,15 @@ class Patience:
 
     _gate: Gate  # there are these two from when there is a transport
     _operations: Operations
+    # Most associations have none of these: nothing is ever owed for longer than a turn.
+    _work: Watch | None = None  # what we owe
+    _overdue: Timer | None = None  # for that, while something else is waited for
+    _watch: Watch | None = None  # what the peer owes us: to say
+    _reading: Watch | None = None  # and to read
+    _for: Hashable = None  # which of what; since that, or since it was enough:
+    _read = 0  # octets of ours that the peer has read
+    _has_read_all = False  # what is awaited of it, too: what it reads now is something else
+    _come = 0  # and of messages that come before it
 
     def __init__(
         self,
@@ -72,14 +81,7 @@ class Patience:
         self._timeouts = timeouts
         self._timer = Timer(clock, self._expired)
         self.silence = Silence(self._timer)
-        self._work = Watch(clock)  # what we owe
-        self._overdue = Timer(clock, self._work_expired)  # for that, while something else is waited for
-        self._watch = Watch(clock)  # what the peer owes us: to say
-        self._reading = Watch(clock)  # and to read
-        self._for: Hashable = None  # which of what; since that, or since it was enough:
-        self._read = 0  # octets of ours that the peer has read
-        self._has_read_all = False  # what is awaited of it, too: what it reads now is something else
-        self._come = 0  # and of messages that come before it
+        self._clock = clock
         self._idle = (timeouts.network, ("network", False, False))  # the peer may be, for so long
 
     def opened(self, gate: Gate, operations: Operations) -> None:
@@ -90,7 +92,8 @@ class Patience:
     def lost(self) -> None:
         """The transport connection is gone: nothing is waited for any more."""
         self._timer.stop()
-        self._overdue.stop()
+        if self._overdue is not None:
+            self._overdue.stop()
 
     def set_artim(self, again: bool = False) -> None:
         """Have ARTIM run, where it is to.
@@ -114,7 +117,7 @@ class Patience:
             if not self._wait_for_us(owed, what):
                 awaited = self._watched(what) if seconds else None
                 if awaited is None:
-                    self._watch.interrupt()
+                    _interrupt(self._watch)
                     self.silence.allow(seconds, (what, begun, gate.unread))
                 elif self._comes_first:
                     self._wait_for_message(awaited, seconds)
@@ -142,13 +145,15 @@ class Patience:
         """Wait for what we owe, where it is that which is waited for, or has taken too long."""
         seconds = self._timeouts.performing
         if owed is None or not seconds or self._is_unread(what):
-            self._work.interrupt()
+            _interrupt(self._work)
             return False
-        left = seconds - self._work.spent(owed)
+        left = seconds - self._spent(owed)
         if what != "performing" and left > 0:
+            if self._overdue is None:
+                self._overdue = Timer(self._clock, self._work_expired)
             self._overdue.wait(left, owed)
             return False
-        self._watch.interrupt()
+        _interrupt(self._watch)
         self.silence.pass_over()
         self._timer.wait(max(left, _AT_ONCE), ("performing", owed))
         return True
@@ -156,7 +161,13 @@ class Patience:
     def _is_overdue(self, owed: Hashable, what: str) -> bool:
         """Has what we owe taken too long?"""
         seconds = self._timeouts.performing
-        return owed is not None and not self._is_unread(what) and self._work.spent(owed) >= seconds > 0
+        return owed is not None and not self._is_unread(what) and self._spent(owed) >= seconds > 0
+
+    def _spent(self, owed: Hashable) -> float:
+        """Return for how long we have owed that, in seconds."""
+        if self._work is None:
+            self._work = Watch(self._clock)
+        return self._work.spent(owed)
 
     def _is_unread(self, what: str) -> bool:
         """Is the peer to read before anything else goes on?"""
@@ -189,13 +200,13 @@ class Patience:
         comes_on = self._come >= MIN_PROGRESS
         if comes_on:
             self._come = 0
-        left = seconds - self._watch.interrupted(awaited, again=comes_on)
+        left = seconds - self._measure().interrupted(awaited, again=comes_on)
         self._timer.wait(max(min(seconds / _LOOKS, left), _AT_ONCE), ("message", awaited))
         return left > 0
 
     def _watch_for(self, awaited: Hashable, seconds: float) -> None:
         self._watches(awaited)
-        spent = self._watch_of(awaited).spent(awaited)
+        spent = self._measure().spent(awaited)
         if self._timer.wait(max(min(seconds / _LOOKS, seconds - spent), _AT_ONCE), ("watch", awaited)):
             self._gate.read_meanwhile()  # from here on, as what is heard
             self.silence.pass_over()
@@ -204,11 +215,13 @@ class Patience:
         if awaited != self._for:
             self._for, self._read, self._come, self._has_read_all = awaited, 0, 0, False
 
-    def _watch_of(self, awaited: Hashable) -> Watch:
-        """Return what measures that; the other is interrupted, for it cannot come before."""
+    def _measure(self) -> Watch:
+        """Return what measures what is awaited; the other is interrupted, for it cannot come before."""
         if self._gate.unread:
-            self._watch.interrupt()
+            _interrupt(self._watch)
+            self._reading = self._reading or Watch(self._clock)
             return self._reading
+        self._watch = self._watch or Watch(self._clock)
         return self._watch
 
     def _goes_on(self, seconds: float, what: str) -> bool:
@@ -225,7 +238,7 @@ class Patience:
         self._watches(awaited)
         self._read += max(self._gate.read_meanwhile(), 0)
         self._has_read_all = self._has_read_all or self._gate.has_read_all
-        watch = self._watch_of(awaited)
+        watch = self._measure()
         if self._read >= MIN_PROGRESS and not self._has_read_all:
             watch.again()
             self._read = 0
@@ -286,7 +299,7 @@ class Patience:
             self._silent()
 
     def _work_expired(self) -> None:
-        self._overdue.stop()
+        cast(Timer, self._overdue).stop()
         if self._awaits_close:
             return
         owed = self._owed()
@@ -316,3 +329,8 @@ class Patience:
         octets = self.silence.octets
         few = f": only {octets} octets in {seconds:g} s" if self._core.begun and octets else ""
         self._host.give_up(f"{what} timeout{few}", AssociationTimedOut(what, seconds))
+
+
+def _interrupt(watch: Watch | None) -> None:
+    if watch is not None:
+        watch.interrupt()
