@@ -91,7 +91,6 @@ class AssociationProtocol(Protocol):
         # What is looked at behind each message is found on the instance five times as fast.
         self._state: State | None = None  # for which ARTIM was set, once the pump has run
         self.closing = self.closed = self.draining = self.observer_failed = False
-        self._has_come_about = False
         self.invocations: Invocations | None = None  #: it has none that has never invoked anything
         self.clock = clock
         self._on_closed = closed
@@ -260,7 +259,6 @@ class AssociationProtocol(Protocol):
     def came_about(self, window: tuple[int, int] | None) -> None:
         """There is an association, with this asynchronous operations window; None: none was answered."""
         self._how = "lost"  # until we know better
-        self._has_come_about = True
         self._gate.established()
         if window is not None:
             invoked, performed = window
@@ -464,7 +462,8 @@ class AssociationProtocol(Protocol):
         Then we do not wait for the peer to close the connection, as PS3.8 AA-1 would have us: whoever asked
         has nothing by which to see that it is still there.
         """
-        return self._core.role is Role.REQUESTOR and not self._has_come_about
+        # One that has come about has invocations: whoever asked for it is to invoke something.
+        return self._core.role is Role.REQUESTOR and self.invocations is None
 
     def _close(self) -> None:
         self.closing = True

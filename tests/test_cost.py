@@ -177,3 +177,23 @@ class CopyTests(CostCase):
         slices = [view for view in written if isinstance(view, memoryview) and id(view.obj) in delivered]
         self.assertGreater(sum(map(len, slices)), 64 * FRAGMENT)
         self.assertLess(sum(map(len, written)) - sum(map(len, slices)), 1000)  # the preamble and File Meta
+
+
+class MemoryTests(CostCase):
+    """What an association that is idle keeps."""
+
+    def test_attributes(self) -> None:
+        """The attributes of its parts: as long as these are 29 at most, their names are kept once for all."""
+        parts, seen = [cast(object, self.peer.association)], set[int]()
+        octets = 0
+        while parts:
+            part = parts.pop()
+            attributes = getattr(part, "__dict__", {})
+            if id(part) in seen or not type(part).__module__.startswith("dicomnode") or part is self.acceptor:
+                continue
+            seen.add(id(part))
+            self.assertLess(len(attributes), 30, type(part).__name__)
+            octets += sys.getsizeof(part) + sys.getsizeof(attributes)
+            parts += [part for part in attributes.values() if not isinstance(part, type)]
+        self.assertLessEqual(octets, 6600)
+
