@@ -196,4 +196,3 @@ class MemoryTests(CostCase):
             octets += sys.getsizeof(part) + sys.getsizeof(attributes)
             parts += [part for part in attributes.values() if not isinstance(part, type)]
         self.assertLessEqual(octets, 6600)
-
