@@ -34,7 +34,7 @@ from dicomnode.waiting import begun
 from dicomnode.wire import Reads
 
 
-class Node(Protocol):
+class Listener(Protocol):
     """What an acceptor knows of a service that listens for it."""
 
     shares: bool  #: may another one have the same acceptor?
@@ -99,7 +99,7 @@ class Acceptor(Factory):
         self._reads = Reads()
         self._draining = False
         #: which services listen for it: the last of them that stops is to drain it
-        self.nodes: set[Node] = set()
+        self.nodes: set[Listener] = set()
         self._awaiting_end: list[tuple[Deferred[None], IDelayedCall]] = []
         #: those whose transport connection is open
         self.associations: set[AssociationProtocol] = set()

@@ -30,7 +30,7 @@ from dicomnode.core.command import (
     Status,
     is_warning,
 )
-from dicomnode.core.machine import State
+from dicomnode.core.machine import ANSWERING_STATES, State
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.errors import AssociationReleased, LocalProtocolError
 from dicomnode.gate import Gate
@@ -48,9 +48,6 @@ UNLIMITED = 0xFFFF
 #: Statuses of a response after which more come, and the requests that have such: Pending (PS3.4 Annex C).
 PENDING = frozenset({Status.PENDING, Status.PENDING + 1})
 _MAY_BE_PENDING = (CFindRQ, CGetRQ, CMoveRQ)
-
-#: In which a response may be sent.
-_ANSWERING = frozenset((State.STA6, State.STA8))
 
 
 class Invocation:
@@ -341,7 +338,7 @@ class Invocations:
 
     def _send_behind(self) -> None:
         behind, self._behind = self._behind, []
-        for context_id, command in behind if self._core.state in _ANSWERING else ():
+        for context_id, command in behind if self._core.state in ANSWERING_STATES else ():
             self._core.send_command(context_id, command)
 
     def _take_back(self) -> None:

@@ -9,12 +9,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from dicomnode import events
 from dicomnode.core.association import Association
-from dicomnode.core.machine import Role, State
+from dicomnode.core.machine import ANSWERING_STATES, RELEASING_STATES, Role, State
 from dicomnode.errors import AssociationTimedOut
 from dicomnode.gate import Gate
 from dicomnode.interfaces import IAssociation
 from dicomnode.invocation import Invocations
-from dicomnode.performing import ANSWERING, Operations
+from dicomnode.performing import Operations
 from dicomnode.timers import LINGER, MIN_PROGRESS, Silence, Timeouts, Timer, Watch
 
 # To look up a member of an enumeration takes longer than what is done with it.
@@ -26,8 +26,6 @@ _LOOKS = 4
 #: The peer's answer to A-RELEASE-RQ is awaited; or that, or its answer to A-ASSOCIATE-RQ.
 _AWAITING_RELEASE = frozenset((State.STA7, State.STA10, State.STA11))
 _AWAITING_ANSWER = _AWAITING_RELEASE | {State.STA5}
-#: Ours to A-RELEASE-RQ is: it comes behind what is being performed (AR-7).
-_RELEASING = frozenset((State.STA8, State.STA9, State.STA12))
 
 
 class Host(Protocol):
@@ -131,7 +129,7 @@ class Patience:
         operations, invocations = self._operations, self._host.invocations
         unanswered = operations.unanswered
         if len(unanswered) <= (operations.arriving is not None):
-            if invocations is not None and invocations.sending and self._core.state in _RELEASING:
+            if invocations is not None and invocations.sending and self._core.state in RELEASING_STATES:
                 return invocations.sent  # to its end
             return None
         oldest = next(iter(unanswered))
@@ -266,14 +264,14 @@ class Patience:
         invocations = self._host.invocations
         if self._host.closed:
             return 0.0, ""
-        if self._gate.unread and state in ANSWERING:
+        if self._gate.unread and state in ANSWERING_STATES:
             return timeouts.network, "network"
         if self._gate.closed:
             return timeouts.performing, "performing"  # a slow disk is not the peer's fault
         if state is not _ASSOCIATED:
             if state in _AWAITING_ANSWER:
                 return timeouts.acse, "ACSE"
-            if state is _CONSIDERING or state in _RELEASING:
+            if state is _CONSIDERING or state in RELEASING_STATES:
                 return timeouts.performing, "performing"  # in which no timer of PS3.8 runs
             return 0.0, ""
         if self._core.in_message:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from dicomnode import events
 from dicomnode.core.association import Association, DataSetFragments, MessageReceived
 from dicomnode.core.command import CFindRQ, CGetRQ, CMoveRQ, CStoreRQ, Request, Response, Status
-from dicomnode.core.machine import State
+from dicomnode.core.machine import ANSWERING_STATES
 from dicomnode.gate import Gate
 from dicomnode.interfaces import IAssociation, IService
 from dicomnode.operation import Operation
@@ -30,9 +30,6 @@ OPERATIONS = 2
 #: The same where a window without limit was negotiated: what comes beyond them waits unread, as it does
 #: everywhere, and what is performed here stays bounded.
 UNLIMITED = 64
-
-#: The states in which an operation can be answered.
-ANSWERING = frozenset((State.STA6, State.STA8))
 
 _operation_ended = quick(events.OperationEnded)
 
@@ -200,7 +197,7 @@ class Operations:
         began = self.unanswered.pop(operation, None)
         if began is None:
             return
-        sent = self._core.state in ANSWERING
+        sent = self._core.state in ANSWERING_STATES
         if sent:
             self._host.respond(operation.context.id, response)
         if events.OperationEnded in self._host.wanted:

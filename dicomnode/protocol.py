@@ -21,7 +21,7 @@ from zope.interface import implementer
 from dicomnode import events
 from dicomnode.core import association as core
 from dicomnode.core.command import CCancelRQ, Command, Request, Response
-from dicomnode.core.machine import Event, Role, State
+from dicomnode.core.machine import RELEASING_STATES, Event, Role, State
 from dicomnode.core.negotiation import PresentationContext
 from dicomnode.core.pdu import Abort, AssociateAC, AssociateRQ
 from dicomnode.errors import AssociationAborted, AssociationLost, LocalProtocolError
@@ -39,7 +39,6 @@ from dicomnode.wire import ITransport, Reads, Wire
 
 # To look up a member of an enumeration takes longer than what is done with it.
 _IDLE, _ASSOCIATED = State.STA1, State.STA6
-_RELEASED_BY_PEER = frozenset((State.STA8, State.STA9, State.STA12))
 
 _log = Logger()  # for what an observer cannot be told: its own failure
 
@@ -276,7 +275,7 @@ class AssociationProtocol(Protocol):
         if state is State.STA8 and (self._operations.unanswered or sending):
             return
         # Where two releases cross, no state lets us answer an operation any more.
-        if state in _RELEASED_BY_PEER:
+        if state in RELEASING_STATES:
             self._core.respond_release()
             self._released()
             if self._release_due:  # and need not be asked for any more

@@ -79,10 +79,6 @@ def _stored(status: int | None) -> int:
     """Return a status with which an instance is stored; any other is a bug of the writer."""
     if status is None:
         return Status.SUCCESS
-    if (
-        not isinstance(status, int)
-        or isinstance(status, bool)
-        or (status != Status.SUCCESS and not is_warning(status))
-    ):
+    if not isinstance(status, int) or (status != Status.SUCCESS and not is_warning(status)):
         raise ValueError(f"an instance is not stored with status {status!r}: raise OperationFailed")
     return status

@@ -147,7 +147,7 @@ class Silence:
 
     def __init__(self, timer: Timer) -> None:
         self.octets = 0  #: that have come since it was started: who hears them adds them
-        self.passed_over = False  #: does the timer run for something that no octets put off?
+        self._passed_over = False  # does the timer run for something that no octets put off?
         self._timer = timer
 
     def came_on(self) -> None:
@@ -156,7 +156,7 @@ class Silence:
 
     def went_on(self) -> None:
         """Let the peer be silent for as long again, if it has said enough: it does what is awaited."""
-        if self.octets >= MIN_PROGRESS and not self.passed_over:
+        if self.octets >= MIN_PROGRESS and not self._passed_over:
             self._timer.again()
             self.octets = 0
 
@@ -165,7 +165,7 @@ class Silence:
 
         :param awaited: what; of one thing, it may be silent for the same time always.
         """
-        self.passed_over = False
+        self._passed_over = False
         if self._timer.wait(seconds, awaited, again=self._enough or self.octets >= MIN_PROGRESS):
             self.octets = 0
             self._enough = False
@@ -174,5 +174,5 @@ class Silence:
         """What the peer says is not what is awaited. Return how many octets it has said so far."""
         octets, self.octets = self.octets, 0
         self._enough = False
-        self.passed_over = True
+        self._passed_over = True
         return octets

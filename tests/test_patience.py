@@ -38,6 +38,20 @@ from tests.cases import (
 )
 from tests.requestorcases import GET, NAMES, Producer, RequestorCase
 
+#: What a requestor proposes that invokes several operations at a time.
+WINDOW = UserInformation(max_length=16382, asynchronous_operations_window=(10, 1))
+
+
+def asks_back(request: Request, data_set: Any = None) -> Service:
+    """Return a service that asks something of its peer, and is done when that is answered."""
+
+    def perform(operation: IOperation) -> Any:
+        reading = operation.read_data_set(100)
+        reading.addCallback(lambda _: operation.association.invoke(request, data_set))
+        return reading.addCallback(lambda _: 0)
+
+    return Service(perform, FIND)
+
 
 class PerformingTests(ShellTestCase):
     """What is performed has its time, whatever the peer does meanwhile."""
@@ -70,11 +84,10 @@ class PerformingTests(ShellTestCase):
     def test_peer_goes_on(self) -> None:
         """What the peer says while something is stuck does not keep that."""
         self.accepts(Waiting(FIND), Verification(), asynchronous_operations=(1, 10))
-        window = UserInformation(max_length=16382, asynchronous_operations_window=(10, 1))
         octets = message(ECHO, echo_rq(7))
         for cuts in ((0,), (0, 20)):
             self.seen.events.clear()
-            peer = self.associates(user_information=window)
+            peer = self.associates(user_information=WINDOW)
             self.asks(peer, 1)
             for _ in range(59):
                 self.passes(TIMEOUTS.performing / 60)
@@ -89,8 +102,7 @@ class PerformingTests(ShellTestCase):
         """Of several that go on, each has that time from when it is the one that has gone on for longest."""
         service = Waiting(FIND)
         self.accepts(service, Verification(), asynchronous_operations=(1, 10))
-        window = UserInformation(max_length=16382, asynchronous_operations_window=(10, 1))
-        peer = self.associates(user_information=window)
+        peer = self.associates(user_information=WINDOW)
         self.asks(peer, 1, 2, 3)
         for turn in service.turns:
             self.passes(TIMEOUTS.performing - 1)
@@ -101,12 +113,7 @@ class PerformingTests(ShellTestCase):
     def test_peer_is_asked(self) -> None:
         """What a service asks of the peer, on the same association, that has to answer in its own time."""
 
-        def perform(operation: IOperation) -> Any:
-            reading = operation.read_data_set(100)
-            reading.addCallback(lambda _: operation.association.invoke(store_rq(), b"data"))
-            return reading.addCallback(lambda _: 0)
-
-        self.accepts(Service(perform, FIND), Storage(self.storage, check=False))
+        self.accepts(asks_back(store_rq(), b"data"), Storage(self.storage, check=False))
         peer = self.associates()
         self.asks(peer, 1)
         self.passes(TIMEOUTS.dimse - 1)
@@ -122,8 +129,7 @@ class PerformingTests(ShellTestCase):
             asynchronous_operations=(1, 10),
             timeouts=Timeouts(dimse=0, network=0, performing=60),
         )
-        window = UserInformation(max_length=16382, asynchronous_operations_window=(10, 1))
-        peer = self.associates(user_information=window)
+        peer = self.associates(user_information=WINDOW)
         self.asks(peer, 1)
         peer.sends(message(ECHO, echo_rq(7))[:20])
         self.passes(59)
@@ -151,13 +157,8 @@ class PerformingTests(ShellTestCase):
     def test_waits_for_its_turn(self) -> None:
         """Nor does it keep the peer waiting where that has yet to answer what is before it."""
 
-        def perform(operation: IOperation) -> Any:
-            reading = operation.read_data_set(100)
-            reading.addCallback(lambda _: operation.association.invoke(echo_rq()))
-            return reading.addCallback(lambda _: 0)
-
         timeouts = Timeouts(dimse=30, performing=20)
-        self.accepts(Service(perform, FIND), Verification(), timeouts=timeouts)
+        self.accepts(asks_back(echo_rq()), Verification(), timeouts=timeouts)
         peer = self.associates()
         first = peer.association.invoke(echo_rq())
         peer.exchange()
@@ -193,12 +194,7 @@ class PerformingTests(ShellTestCase):
     def test_read_slowly(self) -> None:
         """While the peer is to read what is sent to it, that is what counts: it may read for long."""
 
-        def perform(operation: IOperation) -> Any:
-            reading = operation.read_data_set(100)
-            reading.addCallback(lambda _: operation.association.invoke(store_rq(), bytes(1 << 20)))
-            return reading.addCallback(lambda _: 0)
-
-        self.accepts(Service(perform, FIND), Storage(self.storage, check=False))
+        self.accepts(asks_back(store_rq(), bytes(1 << 20)), Storage(self.storage, check=False))
         peer = self.connects()
         peer.transport.capacity = 1000
         peer.associates({FIND: [IMPLICIT_VR_LE], CT_IMAGE_STORAGE: [IMPLICIT_VR_LE]})
@@ -214,13 +210,8 @@ class PerformingTests(ShellTestCase):
     def test_what_it_sends(self) -> None:
         """An operation that has instances sent goes on while they are."""
 
-        def perform(operation: IOperation) -> Any:
-            reading = operation.read_data_set(100)
-            reading.addCallback(lambda _: operation.association.invoke(store_rq(), body))
-            return reading.addCallback(lambda _: 0)
-
         body = Producer()
-        self.accepts(Service(perform, FIND), Storage(self.storage, check=False))
+        self.accepts(asks_back(store_rq(), body), Storage(self.storage, check=False))
         peer = self.associates()
         self.asks(peer, 1)
         for _ in range(3):

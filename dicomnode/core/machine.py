@@ -133,6 +133,10 @@ ACTIONS: dict[str, tuple[Effect, State]] = {
 
 #: The states in which ARTIM runs.
 ARTIM_STATES = frozenset({State.STA2, State.STA13})
+#: In which a response to an operation may be sent.
+ANSWERING_STATES = frozenset({State.STA6, State.STA8})
+#: The peer has asked for release, and the local A-RELEASE response is awaited.
+RELEASING_STATES = frozenset({State.STA8, State.STA9, State.STA12})
 
 
 def _read(table: str) -> dict[tuple[Event, State], str]:
